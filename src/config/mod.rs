@@ -1,0 +1,5 @@
+//! Experiments: YAML to validated, typed specifications.
+
+mod spec;
+
+pub use spec::*;

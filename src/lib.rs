@@ -1,0 +1,18 @@
+//! Local Learning Coefficient (LLC, λ̂) estimates of trained models, in bulk.
+//!
+//! The library behind the program `lambda-hat-mpi`. Modules stand in the order of their
+//! dependencies: a module imports only from modules above its own in this list.
+
+pub mod cli;
+pub mod comm;
+pub mod config;
+pub mod device;
+pub mod diagnostics;
+pub mod io;
+pub mod num;
+pub mod sampler;
+pub mod stats;
+pub mod store;
+pub mod sweep;
+pub mod target;
+pub mod trace;
