@@ -1,1 +1,18 @@
-//! (module device)
+//! Where arithmetic runs: the instruction set of a process and the micro-kernels built for it.
+//!
+//! Kernels are written once, in plain Rust with explicit fused multiply–adds and explicit lanes,
+//! and compiled for every instruction set. Rust never reorders floating-point operations, so all
+//! instruction sets give the same bits; what they differ in is speed.
+
+mod arith;
+mod blas;
+mod kernels;
+mod peak;
+
+pub use arith::{Arith, UnknownArith};
+pub use blas::use_one_blas_thread;
+pub use kernels::{
+    Start, accumulate_outer, accumulate_row_sums, lane_sum, lanes, matmul, pack_rows, pack_transposed,
+    packed_len,
+};
+pub use peak::fma_peak;

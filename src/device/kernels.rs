@@ -1,0 +1,378 @@
+//! Matrix kernels for blocks of rows held feature-major.
+//!
+//! A block holds the activations of some rows as a matrix of one line a feature: entry (feature f,
+//! row b) stands at `f·ld + b`. Rows are the vector axis of every kernel. `ld` is odd in units of
+//! cache lines (see [`lanes`]), so that the lines of neighbouring features fall into different
+//! cache sets. Row counts are multiples of [`lanes`].
+//!
+//! Orders of summation are part of the contract: [`matmul`] sums over k in ascending order, one
+//! chain an entry; [`accumulate_outer`] and [`accumulate_row_sums`] sum each of 64 bytes' worth of
+//! lanes in ascending order, then the lanes as [`lane_sum`] does. Tile shapes differ between
+//! instruction sets and change no bit.
+
+use super::Arith;
+use crate::num::Real;
+
+/// Rows of a panel of packed weights.
+const PANEL: usize = 6;
+
+/// Number of lanes of `T` in 64 bytes: 16 (`f32`) or 8 (`f64`).
+pub const fn lanes<T: Real>() -> usize {
+    64 / size_of::<T>()
+}
+
+/// Length of a packed matrix of `m` rows and `k` columns.
+pub const fn packed_len(m: usize, k: usize) -> usize {
+    m.div_ceil(PANEL) * PANEL * k
+}
+
+/// Packs the row-major `m × k` matrix `w` into panels for [`matmul`].
+pub fn pack_rows<T: Real>(w: &[T], m: usize, k: usize, packed: &mut [T]) {
+    pack(m, k, packed, |i, j| w[i * k + j]);
+}
+
+/// Packs the transpose of the row-major `k × m` matrix `w`, an `m × k` matrix, into panels.
+pub fn pack_transposed<T: Real>(w: &[T], m: usize, k: usize, packed: &mut [T]) {
+    pack(m, k, packed, |i, j| w[j * m + i]);
+}
+
+#[inline(always)]
+fn pack<T: Real>(m: usize, k: usize, packed: &mut [T], entry: impl Fn(usize, usize) -> T) {
+    for (p, panel) in packed[..packed_len(m, k)].chunks_exact_mut((PANEL * k).max(1)).enumerate() {
+        let first = p * PANEL;
+        let height = PANEL.min(m - first);
+        for (j, column) in panel.chunks_exact_mut(PANEL).enumerate() {
+            for (i, x) in column.iter_mut().enumerate() {
+                *x = if i < height { entry(first + i, j) } else { T::ZERO };
+            }
+        }
+    }
+}
+
+/// `C = bias·1ᵀ + W·A`, or `C += W·A` without bias and with `add`.
+///
+/// `w` is an `m × k` matrix from [`pack_rows`] or [`pack_transposed`], `a` a block of `k` features,
+/// `c` a block of `m` features, both with leading dimension `ld` and `rows` rows.
+#[allow(clippy::too_many_arguments)]
+pub fn matmul<T: Real>(
+    arith: Arith,
+    w: &[T],
+    (m, k): (usize, usize),
+    a: &[T],
+    c: &mut [T],
+    ld: usize,
+    rows: usize,
+    start: Start<'_, T>,
+) {
+    match size_of::<T>() {
+        4 => arith.run(|| matmul_in::<T, 16>(arith, w, (m, k), a, c, ld, rows, start)),
+        _ => arith.run(|| matmul_in::<T, 8>(arith, w, (m, k), a, c, ld, rows, start)),
+    }
+}
+
+/// What a [`matmul`] starts from.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a, T> {
+    /// 0
+    Zero,
+    /// One number a feature.
+    Bias(&'a [T]),
+    /// What C holds.
+    Keep,
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn matmul_in<T: Real, const L: usize>(
+    arith: Arith,
+    w: &[T],
+    (m, k): (usize, usize),
+    a: &[T],
+    c: &mut [T],
+    ld: usize,
+    rows: usize,
+    start: Start<'_, T>,
+) {
+    debug_assert!(rows % L == 0 && rows <= ld);
+    let mut row = 0;
+    while row < rows {
+        // Two registers of 64 bytes a line where there are enough registers to hold them.
+        if arith == Arith::Avx512 && row + 2 * L <= rows {
+            match L {
+                16 => column_of_tiles::<T, 32>(w, (m, k), a, c, ld, row, start),
+                _ => column_of_tiles::<T, 16>(w, (m, k), a, c, ld, row, start),
+            }
+            row += 2 * L;
+        } else {
+            column_of_tiles::<T, L>(w, (m, k), a, c, ld, row, start);
+            row += L;
+        }
+    }
+}
+
+#[inline(always)]
+fn column_of_tiles<T: Real, const N: usize>(
+    w: &[T],
+    (m, k): (usize, usize),
+    a: &[T],
+    c: &mut [T],
+    ld: usize,
+    row: usize,
+    start: Start<'_, T>,
+) {
+    let a = &a[row..];
+    for (p, panel) in w[..packed_len(m, k)].chunks_exact((PANEL * k).max(1)).enumerate() {
+        let first = p * PANEL;
+        let c = &mut c[first * ld + row..];
+        let start = match start {
+            Start::Bias(bias) => Start::Bias(&bias[first..]),
+            other => other,
+        };
+        match m - first {
+            1 => tile::<T, 1, N>(panel, a, c, ld, start),
+            2 => tile::<T, 2, N>(panel, a, c, ld, start),
+            3 => tile::<T, 3, N>(panel, a, c, ld, start),
+            4 => tile::<T, 4, N>(panel, a, c, ld, start),
+            5 => tile::<T, 5, N>(panel, a, c, ld, start),
+            _ => tile::<T, PANEL, N>(panel, a, c, ld, start),
+        }
+    }
+}
+
+/// `M` features by `N` rows of C, in registers.
+#[inline(always)]
+fn tile<T: Real, const M: usize, const N: usize>(
+    panel: &[T],
+    a: &[T],
+    c: &mut [T],
+    ld: usize,
+    start: Start<'_, T>,
+) {
+    let mut acc = [[T::ZERO; N]; M];
+    match start {
+        Start::Zero => {}
+        Start::Bias(bias) => {
+            for (line, &b) in acc.iter_mut().zip(bias) {
+                *line = [b; N];
+            }
+        }
+        Start::Keep => {
+            for (i, line) in acc.iter_mut().enumerate() {
+                line.copy_from_slice(&c[i * ld..i * ld + N]);
+            }
+        }
+    }
+    let (weights, _) = panel.as_chunks::<PANEL>();
+    for (weight, values) in weights.iter().zip(a.chunks(ld)) {
+        let values: &[T; N] = match values.first_chunk() {
+            Some(values) => values,
+            None => break,
+        };
+        for i in 0..M {
+            for j in 0..N {
+                acc[i][j] = weight[i].mul_add(values[j], acc[i][j]);
+            }
+        }
+    }
+    for (i, line) in acc.iter().enumerate() {
+        c[i * ld..i * ld + N].copy_from_slice(line);
+    }
+}
+
+/// `G += D·Aᵀ`: `g` is row-major `m × k`, `d` a block of `m` features, `a` a block of `k` features.
+pub fn accumulate_outer<T: Real>(
+    arith: Arith,
+    d: &[T],
+    a: &[T],
+    g: &mut [T],
+    (m, k): (usize, usize),
+    ld: usize,
+    rows: usize,
+) {
+    match (size_of::<T>(), arith) {
+        (4, Arith::Avx512) => arith.run(|| outer::<T, 16, 4, 4>(d, a, g, (m, k), ld, rows)),
+        (4, _) => arith.run(|| outer::<T, 16, 3, 2>(d, a, g, (m, k), ld, rows)),
+        (_, Arith::Avx512) => arith.run(|| outer::<T, 8, 4, 4>(d, a, g, (m, k), ld, rows)),
+        _ => arith.run(|| outer::<T, 8, 3, 2>(d, a, g, (m, k), ld, rows)),
+    }
+}
+
+#[inline(always)]
+fn outer<T: Real, const L: usize, const R: usize, const C: usize>(
+    d: &[T],
+    a: &[T],
+    g: &mut [T],
+    (m, k): (usize, usize),
+    ld: usize,
+    rows: usize,
+) {
+    let mut i = 0;
+    while i < m {
+        let tall = i + R <= m;
+        let mut j = 0;
+        while j < k {
+            let wide = j + C <= k;
+            let (d, a, g) = (&d[i * ld..], &a[j * ld..], &mut g[i * k + j..]);
+            match (tall, wide) {
+                (true, true) => outer_tile::<T, L, R, C>(d, a, g, k, ld, rows),
+                (true, false) => outer_tile::<T, L, R, 1>(d, a, g, k, ld, rows),
+                (false, true) => outer_tile::<T, L, 1, C>(d, a, g, k, ld, rows),
+                (false, false) => outer_tile::<T, L, 1, 1>(d, a, g, k, ld, rows),
+            }
+            j += if wide { C } else { 1 };
+        }
+        i += if tall { R } else { 1 };
+    }
+}
+
+#[inline(always)]
+fn outer_tile<T: Real, const L: usize, const R: usize, const C: usize>(
+    d: &[T],
+    a: &[T],
+    g: &mut [T],
+    k: usize,
+    ld: usize,
+    rows: usize,
+) {
+    let d: [&[[T; L]]; R] = std::array::from_fn(|i| d[i * ld..i * ld + rows].as_chunks::<L>().0);
+    let a: [&[[T; L]]; C] = std::array::from_fn(|j| a[j * ld..j * ld + rows].as_chunks::<L>().0);
+    let mut acc = [[[T::ZERO; L]; C]; R];
+    for b in 0..rows / L {
+        let column: [[T; L]; C] = std::array::from_fn(|j| a[j][b]);
+        for i in 0..R {
+            let line = d[i][b];
+            for j in 0..C {
+                for l in 0..L {
+                    acc[i][j][l] = line[l].mul_add(column[j][l], acc[i][j][l]);
+                }
+            }
+        }
+    }
+    for i in 0..R {
+        for j in 0..C {
+            g[i * k + j] += lane_sum(&acc[i][j]);
+        }
+    }
+}
+
+/// `g[f] += Σ_b d[f][b]` for `m` features.
+pub fn accumulate_row_sums<T: Real>(arith: Arith, d: &[T], g: &mut [T], m: usize, ld: usize, rows: usize) {
+    match size_of::<T>() {
+        4 => arith.run(|| row_sums::<T, 16>(d, g, m, ld, rows)),
+        _ => arith.run(|| row_sums::<T, 8>(d, g, m, ld, rows)),
+    }
+}
+
+#[inline(always)]
+fn row_sums<T: Real, const L: usize>(d: &[T], g: &mut [T], m: usize, ld: usize, rows: usize) {
+    for f in 0..m {
+        let mut acc = [T::ZERO; L];
+        for chunk in d[f * ld..f * ld + rows].as_chunks::<L>().0 {
+            for l in 0..L {
+                acc[l] += chunk[l];
+            }
+        }
+        g[f] += lane_sum(&acc);
+    }
+}
+
+/// The sum of the lanes by halving: lane l is added to lane l + half, until one is left.
+#[inline(always)]
+pub fn lane_sum<T: Real, const L: usize>(lanes: &[T; L]) -> T {
+    let mut x = *lanes;
+    let mut half = L / 2;
+    while half > 0 {
+        for l in 0..half {
+            let other = x[l + half];
+            x[l] += other;
+        }
+        half /= 2;
+    }
+    x[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::num::rng::{Key, Purpose, fill_normal};
+
+    fn normals<T: Real>(n: usize, stream: u32) -> Vec<T> {
+        let mut x = vec![T::ZERO; n];
+        fill_normal(&mut Key::new([1; 32], Purpose::Probe, stream).at(0), &mut x);
+        x
+    }
+
+    /// Every shape that takes another path: tails of panels and tiles, single rows and columns.
+    const SHAPES: [(usize, usize, usize); 7] =
+        [(1, 1, 1), (4, 4, 2), (6, 3, 1), (7, 5, 3), (13, 62, 8), (62, 32, 7), (3, 1, 5)];
+
+    fn check<T: Real>(relative: f64) {
+        for (m, k, blocks) in SHAPES {
+            let rows = blocks * lanes::<T>();
+            let ld = rows + lanes::<T>();
+            let w: Vec<T> = normals(m * k, 0);
+            let (a, bias): (Vec<T>, Vec<T>) = (normals(k * ld, 1), normals(m, 2));
+            let mut packed = vec![T::ZERO; packed_len(m, k)];
+            pack_rows(&w, m, k, &mut packed);
+            let mut first: Option<(Vec<T>, Vec<T>, Vec<T>)> = None;
+            for arith in Arith::ALL.into_iter().filter(|a| a.is_available()) {
+                let mut c = vec![T::ZERO; m * ld];
+                matmul(arith, &packed, (m, k), &a, &mut c, ld, rows, Start::Bias(&bias));
+                for i in 0..m {
+                    for b in 0..rows {
+                        let terms: Vec<f64> =
+                            (0..k).map(|j| w[i * k + j].to_f64() * a[j * ld + b].to_f64()).collect();
+                        let exact: f64 = bias[i].to_f64() + terms.iter().sum::<f64>();
+                        let size: f64 = bias[i].to_f64().abs() + terms.iter().map(|t| t.abs()).sum::<f64>();
+                        let got = c[i * ld + b].to_f64();
+                        assert!(
+                            (got - exact).abs() <= relative * size,
+                            "{arith} ({m},{k},{rows}) {got} {exact}"
+                        );
+                    }
+                }
+                let mut g = vec![T::ONE; m * k];
+                accumulate_outer(arith, &c, &a, &mut g, (m, k), ld, rows);
+                for i in 0..m {
+                    for j in 0..k {
+                        let terms: Vec<f64> =
+                            (0..rows).map(|b| c[i * ld + b].to_f64() * a[j * ld + b].to_f64()).collect();
+                        let exact = 1.0 + terms.iter().sum::<f64>();
+                        let size = 1.0 + terms.iter().map(|t| t.abs()).sum::<f64>();
+                        let got = g[i * k + j].to_f64();
+                        assert!((got - exact).abs() <= relative * size, "{arith} outer {got} {exact}");
+                    }
+                }
+                let mut s = vec![T::ZERO; m];
+                accumulate_row_sums(arith, &c, &mut s, m, ld, rows);
+                for i in 0..m {
+                    let exact: f64 = (0..rows).map(|b| c[i * ld + b].to_f64()).sum();
+                    let size: f64 = (0..rows).map(|b| c[i * ld + b].to_f64().abs()).sum();
+                    assert!((s[i].to_f64() - exact).abs() <= relative * size);
+                }
+                match &first {
+                    None => first = Some((c, g, s)),
+                    Some(same) => assert!(*same == (c, g, s), "{arith} gives other bits"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_equal_plain_sums_and_each_other_to_the_bit() {
+        // Worst-case rounding of a sum of at most 128 products is 128 ulp of the sum of magnitudes.
+        check::<f32>(128.0 * f64::from(f32::EPSILON));
+        check::<f64>(128.0 * f64::EPSILON);
+    }
+
+    #[test]
+    fn a_transposed_matrix_is_packed_as_its_transpose() {
+        let (m, k) = (7, 5);
+        let w: Vec<f64> = normals(k * m, 4);
+        let transposed: Vec<f64> = (0..m * k).map(|e| w[(e % k) * m + e / k]).collect();
+        let (mut a, mut b) = (vec![0.0; packed_len(m, k)], vec![0.0; packed_len(m, k)]);
+        pack_rows(&transposed, m, k, &mut a);
+        pack_transposed(&w, m, k, &mut b);
+        assert_eq!(a, b);
+    }
+}

@@ -1,0 +1,325 @@
+//! What happens to a block between two matrix products: activations, layer normalisation, losses.
+//!
+//! Blocks are feature-major with leading dimension `ld` (see [`crate::device`]); a [`Shape`] says
+//! how many features and rows of one are in use.
+
+use crate::config::{Activation, Loss};
+use crate::device::{Arith, lane_sum};
+use crate::num::Real;
+
+/// The part of a block that is in use.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Features.
+    pub features: usize,
+    /// Rows, a multiple of the number of lanes.
+    pub rows: usize,
+    /// Leading dimension.
+    pub ld: usize,
+}
+
+/// Added under the root of layer normalisation.
+const NORM_EPSILON: f64 = 1e-5;
+
+/// Whether the derivative of `activation` needs a block of its own beside the output.
+pub fn keeps_derivative(activation: Activation, skip: bool) -> bool {
+    match activation {
+        Activation::Gelu => true,
+        Activation::Relu | Activation::Tanh => skip,
+        Activation::Identity => false,
+    }
+}
+
+/// z → φ(z) in place; where `derivative` is given, φ'(z) is left there.
+pub fn activate<T: Real>(
+    arith: Arith,
+    activation: Activation,
+    z: &mut [T],
+    derivative: Option<&mut [T]>,
+    shape: Shape,
+) {
+    arith.run(
+        #[inline(always)]
+        || match (activation, derivative) {
+            (Activation::Identity, _) => {}
+            (Activation::Relu, None) => each(z, shape, relu),
+            (Activation::Tanh, None) => each(z, shape, T::tanh),
+            (Activation::Gelu, None) => each(z, shape, |x| gelu(x).0),
+            (Activation::Relu, Some(d)) => each_pair(z, d, shape, |x| (relu(x), step(x))),
+            (Activation::Tanh, Some(d)) => each_pair(z, d, shape, |x| {
+                let t = x.tanh();
+                (t, T::ONE - t * t)
+            }),
+            (Activation::Gelu, Some(d)) => each_pair(z, d, shape, gelu),
+        },
+    );
+}
+
+/// `dz = delta ⊙ φ'`, with φ' from `kept` where it was kept, else from the output.
+pub fn activation_gradient<T: Real>(
+    arith: Arith,
+    activation: Activation,
+    delta: &[T],
+    output: &[T],
+    kept: Option<&[T]>,
+    dz: &mut [T],
+    shape: Shape,
+) {
+    arith.run(
+        #[inline(always)]
+        || match (activation, kept) {
+            (Activation::Identity, _) => combine(delta, output, dz, shape, |d, _| d),
+            (_, Some(derivative)) => combine(delta, derivative, dz, shape, |d, p| d * p),
+            (Activation::Tanh, None) => combine(delta, output, dz, shape, |d, t| d * (T::ONE - t * t)),
+            (_, None) => combine(delta, output, dz, shape, |d, h| if h > T::ZERO { d } else { T::ZERO }),
+        },
+    );
+}
+
+#[inline(always)]
+fn relu<T: Real>(x: T) -> T {
+    // NaN must stay NaN: a comparison would turn it into 0 and hide that the parameters are wild.
+    if x < T::ZERO { T::ZERO } else { x }
+}
+
+#[inline(always)]
+fn step<T: Real>(x: T) -> T {
+    if x > T::ZERO { T::ONE } else { T::ZERO }
+}
+
+/// GELU and its derivative: x Φ(x) and Φ(x) + x φ(x) (Hendrycks & Gimpel 2016, eq. 1).
+#[inline(always)]
+fn gelu<T: Real>(x: T) -> (T, T) {
+    let half = T::from_f64(0.5);
+    let cdf = half + half * (x * T::from_f64(std::f64::consts::FRAC_1_SQRT_2)).erf();
+    let density = T::from_f64(0.398_942_280_401_432_7) * (-half * x * x).exp();
+    (x * cdf, cdf + x * density)
+}
+
+#[inline(always)]
+fn each<T: Real>(z: &mut [T], shape: Shape, f: impl Fn(T) -> T) {
+    for line in lines_mut(z, shape) {
+        for x in line {
+            *x = f(*x);
+        }
+    }
+}
+
+#[inline(always)]
+fn each_pair<T: Real>(z: &mut [T], d: &mut [T], shape: Shape, f: impl Fn(T) -> (T, T)) {
+    for (line, derivative) in lines_mut(z, shape).zip(lines_mut(d, shape)) {
+        for (x, p) in line.iter_mut().zip(derivative) {
+            (*x, *p) = f(*x);
+        }
+    }
+}
+
+#[inline(always)]
+fn combine<T: Real>(a: &[T], b: &[T], out: &mut [T], shape: Shape, f: impl Fn(T, T) -> T) {
+    for ((out, a), b) in lines_mut(out, shape).zip(lines(a, shape)).zip(lines(b, shape)) {
+        for ((x, &a), &b) in out.iter_mut().zip(a).zip(b) {
+            *x = f(a, b);
+        }
+    }
+}
+
+/// `out += a`
+pub fn add<T: Real>(arith: Arith, a: &[T], out: &mut [T], shape: Shape) {
+    arith.run(
+        #[inline(always)]
+        || {
+            for (out, a) in lines_mut(out, shape).zip(lines(a, shape)) {
+                for (x, &a) in out.iter_mut().zip(a) {
+                    *x += a;
+                }
+            }
+        },
+    );
+}
+
+#[inline(always)]
+fn lines<T>(block: &[T], shape: Shape) -> impl Iterator<Item = &[T]> {
+    block.chunks(shape.ld).take(shape.features).map(move |line| &line[..shape.rows])
+}
+
+#[inline(always)]
+fn lines_mut<T>(block: &mut [T], shape: Shape) -> impl Iterator<Item = &mut [T]> {
+    block.chunks_mut(shape.ld).take(shape.features).map(move |line| &mut line[..shape.rows])
+}
+
+/// Layer normalisation over features (Ba, Kiros & Hinton 2016, eq. 4, biased variance).
+///
+/// `z` becomes scale·ẑ + shift; ẑ is left in `hat` and 1/σ of each row in `rstd` (length ld).
+pub fn normalise<T: Real>(
+    arith: Arith,
+    z: &mut [T],
+    hat: &mut [T],
+    rstd: &mut [T],
+    (scale, shift): (&[T], &[T]),
+    shape: Shape,
+) {
+    arith.run(
+        #[inline(always)]
+        || {
+            let count = T::from_f64(shape.features as f64);
+            for b in 0..shape.rows {
+                let (mut mean, mut square) = (T::ZERO, T::ZERO);
+                for f in 0..shape.features {
+                    mean += z[f * shape.ld + b];
+                }
+                mean /= count;
+                for f in 0..shape.features {
+                    let centred = z[f * shape.ld + b] - mean;
+                    square += centred * centred;
+                }
+                rstd[b] = T::ONE / (square / count + T::from_f64(NORM_EPSILON)).sqrt();
+                for f in 0..shape.features {
+                    let i = f * shape.ld + b;
+                    hat[i] = (z[i] - mean) * rstd[b];
+                    z[i] = scale[f] * hat[i] + shift[f];
+                }
+            }
+        },
+    );
+}
+
+/// The gradient through [`normalise`], in place: `dz` holds ∂/∂(scale·ẑ + shift) and becomes
+/// ∂/∂z = (g − mean g − ẑ·mean(g ẑ))/σ with g = scale·dz, means over features. The gradients of
+/// scale and shift are added to `dscale` and `dshift`.
+#[allow(clippy::too_many_arguments)]
+pub fn normalise_gradient<T: Real>(
+    arith: Arith,
+    dz: &mut [T],
+    hat: &[T],
+    rstd: &[T],
+    scale: &[T],
+    dscale: &mut [T],
+    dshift: &mut [T],
+    shape: Shape,
+) {
+    arith.run(
+        #[inline(always)]
+        || {
+            for ((f, line), hat) in lines(dz, shape).enumerate().zip(lines(hat, shape)) {
+                let (mut products, mut sum) = (T::ZERO, T::ZERO);
+                for (&d, &h) in line.iter().zip(hat) {
+                    products += d * h;
+                    sum += d;
+                }
+                dscale[f] += products;
+                dshift[f] += sum;
+            }
+            let count = T::from_f64(shape.features as f64);
+            for b in 0..shape.rows {
+                let (mut mean, mut along) = (T::ZERO, T::ZERO);
+                for f in 0..shape.features {
+                    let i = f * shape.ld + b;
+                    let g = scale[f] * dz[i];
+                    mean += g;
+                    along += g * hat[i];
+                }
+                mean /= count;
+                along /= count;
+                for f in 0..shape.features {
+                    let i = f * shape.ld + b;
+                    dz[i] = (scale[f] * dz[i] - mean - hat[i] * along) * rstd[b];
+                }
+            }
+        },
+    );
+}
+
+/// A loss with its constants at hand.
+#[derive(Clone, Copy, Debug)]
+pub enum RowLoss<T> {
+    /// r²
+    Mse,
+    /// ½(ν+1)·ln(1 + r²/(νs²))
+    TRegression {
+        /// ½(ν+1)
+        half: T,
+        /// νs²
+        width: T,
+    },
+}
+
+impl<T: Real> RowLoss<T> {
+    /// The loss of one residual that `loss` is the mean of.
+    pub fn new(loss: &Loss) -> Self {
+        match *loss {
+            Loss::Mse => RowLoss::Mse,
+            Loss::TRegression { student_df, noise_scale } => RowLoss::TRegression {
+                half: T::from_f64(0.5 * (student_df + 1.0)),
+                width: T::from_f64(student_df * noise_scale * noise_scale),
+            },
+        }
+    }
+
+    /// The sum of the losses of the first `used` rows of a block. Where `delta` is given it
+    /// receives the derivatives times `weight`, and 0 in the rows beyond `used`.
+    pub fn sum(
+        self,
+        arith: Arith,
+        output: &[T],
+        y: &[T],
+        delta: Option<(&mut [T], T)>,
+        used: usize,
+        shape: Shape,
+    ) -> f64 {
+        match size_of::<T>() {
+            4 => arith.run(
+                #[inline(always)]
+                || self.sum_lanes::<16>(output, y, delta, used, shape),
+            ),
+            _ => arith.run(
+                #[inline(always)]
+                || self.sum_lanes::<8>(output, y, delta, used, shape),
+            ),
+        }
+    }
+
+    #[inline(always)]
+    fn sum_lanes<const L: usize>(
+        self,
+        output: &[T],
+        y: &[T],
+        delta: Option<(&mut [T], T)>,
+        used: usize,
+        shape: Shape,
+    ) -> f64 {
+        let mut total = [T::ZERO; L];
+        for (f, y) in lines(output, shape).zip(lines(y, shape)) {
+            for (chunk, (f, y)) in f.as_chunks::<L>().0.iter().zip(y.as_chunks::<L>().0).enumerate() {
+                for l in 0..L {
+                    let r = f[l] - y[l];
+                    let value = self.value(r);
+                    total[l] += if chunk * L + l < used { value } else { T::ZERO };
+                }
+            }
+        }
+        if let Some((delta, weight)) = delta {
+            for ((line, f), y) in lines_mut(delta, shape).zip(lines(output, shape)).zip(lines(y, shape)) {
+                for (b, ((d, &f), &y)) in line.iter_mut().zip(f).zip(y).enumerate() {
+                    *d = if b < used { weight * self.slope(f - y) } else { T::ZERO };
+                }
+            }
+        }
+        lane_sum(&total).to_f64()
+    }
+
+    #[inline(always)]
+    fn value(self, r: T) -> T {
+        match self {
+            RowLoss::Mse => r * r,
+            RowLoss::TRegression { half, width } => half * (r * r / width).ln_1p(),
+        }
+    }
+
+    #[inline(always)]
+    fn slope(self, r: T) -> T {
+        match self {
+            RowLoss::Mse => r + r,
+            RowLoss::TRegression { half, width } => (half + half) * r / (width + r * r),
+        }
+    }
+}
