@@ -7,10 +7,11 @@
 //!
 //! Orders of summation are part of the contract: [`matmul`] sums over k in ascending order, one
 //! chain an entry; [`accumulate_outer`] and [`accumulate_row_sums`] sum each of 64 bytes' worth of
-//! lanes in ascending order, then the lanes as [`lane_sum`] does. Tile shapes differ between
+//! lanes in ascending order, then the lanes as [`Pack::sum`] does. Tile shapes differ between
 //! instruction sets and change no bit.
 
 use super::Arith;
+use super::pack::{Element, Pack};
 use crate::num::Real;
 
 /// Rows of a panel of packed weights.
@@ -49,26 +50,32 @@ fn pack<T: Real>(m: usize, k: usize, packed: &mut [T], entry: impl Fn(usize, usi
     }
 }
 
-/// `C = bias·1ᵀ + W·A`, or `C += W·A` without bias and with `add`.
-///
-/// `w` is an `m × k` matrix from [`pack_rows`] or [`pack_transposed`], `a` a block of `k` features,
-/// `c` a block of `m` features, both with leading dimension `ld` and `rows` rows.
-#[allow(clippy::too_many_arguments)]
-pub fn matmul<T: Real>(
-    arith: Arith,
-    w: &[T],
-    (m, k): (usize, usize),
-    a: &[T],
-    c: &mut [T],
-    ld: usize,
-    rows: usize,
-    start: Start<'_, T>,
-) {
-    match size_of::<T>() {
-        4 => arith.run(|| matmul_in::<T, 16>(arith, w, (m, k), a, c, ld, rows, start)),
-        _ => arith.run(|| matmul_in::<T, 8>(arith, w, (m, k), a, c, ld, rows, start)),
-    }
+/// Runs `$body` with `$p` standing for the pack of `$t` on `$arith`.
+macro_rules! with_pack {
+    ($arith:expr, $t:ty, $p:ident => $body:expr) => {
+        match $arith {
+            Arith::Generic => {
+                type $p<T> = <T as Element>::Generic;
+                $body
+            }
+            Arith::Avx2 => $arith.run(
+                #[inline(always)]
+                || {
+                    type $p<T> = <T as Element>::Avx2;
+                    $body
+                },
+            ),
+            Arith::Avx512 => $arith.run(
+                #[inline(always)]
+                || {
+                    type $p<T> = <T as Element>::Avx512;
+                    $body
+                },
+            ),
+        }
+    };
 }
+pub(super) use with_pack;
 
 /// What a [`matmul`] starts from.
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +88,12 @@ pub enum Start<'a, T> {
     Keep,
 }
 
-#[inline(always)]
+/// `C = start + W·A`.
+///
+/// `w` is an `m × k` matrix from [`pack_rows`] or [`pack_transposed`], `a` a block of `k` features,
+/// `c` a block of `m` features, both with leading dimension `ld` and `rows` rows.
 #[allow(clippy::too_many_arguments)]
-fn matmul_in<T: Real, const L: usize>(
+pub fn matmul<T: Element>(
     arith: Arith,
     w: &[T],
     (m, k): (usize, usize),
@@ -93,25 +103,40 @@ fn matmul_in<T: Real, const L: usize>(
     rows: usize,
     start: Start<'_, T>,
 ) {
-    debug_assert!(rows % L == 0 && rows <= ld);
-    let mut row = 0;
-    while row < rows {
-        // Two registers of 64 bytes a line where there are enough registers to hold them.
-        if arith == Arith::Avx512 && row + 2 * L <= rows {
-            match L {
-                16 => column_of_tiles::<T, 32>(w, (m, k), a, c, ld, row, start),
-                _ => column_of_tiles::<T, 16>(w, (m, k), a, c, ld, row, start),
-            }
-            row += 2 * L;
-        } else {
-            column_of_tiles::<T, L>(w, (m, k), a, c, ld, row, start);
-            row += L;
+    debug_assert!(rows % lanes::<T>() == 0 && rows <= ld);
+    match arith {
+        // Thirty-two registers hold two packs a line.
+        Arith::Avx512 => {
+            with_pack!(arith, T, P => columns_of_tiles::<T, P<T>, 2>(w, (m, k), a, c, ld, rows, start))
         }
+        _ => with_pack!(arith, T, P => columns_of_tiles::<T, P<T>, 1>(w, (m, k), a, c, ld, rows, start)),
     }
 }
 
 #[inline(always)]
-fn column_of_tiles<T: Real, const N: usize>(
+#[allow(clippy::too_many_arguments)]
+fn columns_of_tiles<T: Element, P: Pack<T>, const N: usize>(
+    w: &[T],
+    (m, k): (usize, usize),
+    a: &[T],
+    c: &mut [T],
+    ld: usize,
+    rows: usize,
+    start: Start<'_, T>,
+) {
+    let mut row = 0;
+    while row + N * P::LANES <= rows {
+        column_of_tiles::<T, P, N>(w, (m, k), a, c, ld, row, start);
+        row += N * P::LANES;
+    }
+    while row < rows {
+        column_of_tiles::<T, P, 1>(w, (m, k), a, c, ld, row, start);
+        row += P::LANES;
+    }
+}
+
+#[inline(always)]
+fn column_of_tiles<T: Element, P: Pack<T>, const N: usize>(
     w: &[T],
     (m, k): (usize, usize),
     a: &[T],
@@ -129,58 +154,63 @@ fn column_of_tiles<T: Real, const N: usize>(
             other => other,
         };
         match m - first {
-            1 => tile::<T, 1, N>(panel, a, c, ld, start),
-            2 => tile::<T, 2, N>(panel, a, c, ld, start),
-            3 => tile::<T, 3, N>(panel, a, c, ld, start),
-            4 => tile::<T, 4, N>(panel, a, c, ld, start),
-            5 => tile::<T, 5, N>(panel, a, c, ld, start),
-            _ => tile::<T, PANEL, N>(panel, a, c, ld, start),
+            1 => tile::<T, P, 1, N>(panel, a, c, ld, start),
+            2 => tile::<T, P, 2, N>(panel, a, c, ld, start),
+            3 => tile::<T, P, 3, N>(panel, a, c, ld, start),
+            4 => tile::<T, P, 4, N>(panel, a, c, ld, start),
+            5 => tile::<T, P, 5, N>(panel, a, c, ld, start),
+            _ => tile::<T, P, PANEL, N>(panel, a, c, ld, start),
         }
     }
 }
 
-/// `M` features by `N` rows of C, in registers.
+/// `M` features by `N` packs of rows of C, in registers.
 #[inline(always)]
-fn tile<T: Real, const M: usize, const N: usize>(
+fn tile<T: Element, P: Pack<T>, const M: usize, const N: usize>(
     panel: &[T],
     a: &[T],
     c: &mut [T],
     ld: usize,
     start: Start<'_, T>,
 ) {
-    let mut acc = [[T::ZERO; N]; M];
+    let mut acc = [[P::splat(T::ZERO); N]; M];
     match start {
         Start::Zero => {}
         Start::Bias(bias) => {
-            for (line, &b) in acc.iter_mut().zip(bias) {
-                *line = [b; N];
+            for i in 0..M {
+                acc[i] = [P::splat(bias[i]); N];
             }
         }
         Start::Keep => {
-            for (i, line) in acc.iter_mut().enumerate() {
-                line.copy_from_slice(&c[i * ld..i * ld + N]);
+            for i in 0..M {
+                for j in 0..N {
+                    acc[i][j] = P::load(&c[i * ld + j * P::LANES..]);
+                }
             }
         }
     }
-    let (weights, _) = panel.as_chunks::<PANEL>();
-    for (weight, values) in weights.iter().zip(a.chunks(ld)) {
-        let values: &[T; N] = match values.first_chunk() {
-            Some(values) => values,
-            None => break,
-        };
+    for (weight, line) in panel.as_chunks::<PANEL>().0.iter().zip(a.chunks(ld)) {
+        let line = &line[..N * P::LANES];
+        let mut values = [P::splat(T::ZERO); N];
+        for j in 0..N {
+            values[j] = P::load(&line[j * P::LANES..]);
+        }
         for i in 0..M {
+            let w = P::splat(weight[i]);
             for j in 0..N {
-                acc[i][j] = weight[i].mul_add(values[j], acc[i][j]);
+                acc[i][j] = w.mul_add(values[j], acc[i][j]);
             }
         }
     }
-    for (i, line) in acc.iter().enumerate() {
-        c[i * ld..i * ld + N].copy_from_slice(line);
+    for i in 0..M {
+        for j in 0..N {
+            acc[i][j].store(&mut c[i * ld + j * P::LANES..]);
+        }
     }
 }
 
 /// `G += D·Aᵀ`: `g` is row-major `m × k`, `d` a block of `m` features, `a` a block of `k` features.
-pub fn accumulate_outer<T: Real>(
+pub fn accumulate_outer<T: Element>(
     arith: Arith,
     d: &[T],
     a: &[T],
@@ -189,16 +219,14 @@ pub fn accumulate_outer<T: Real>(
     ld: usize,
     rows: usize,
 ) {
-    match (size_of::<T>(), arith) {
-        (4, Arith::Avx512) => arith.run(|| outer::<T, 16, 4, 4>(d, a, g, (m, k), ld, rows)),
-        (4, _) => arith.run(|| outer::<T, 16, 3, 2>(d, a, g, (m, k), ld, rows)),
-        (_, Arith::Avx512) => arith.run(|| outer::<T, 8, 4, 4>(d, a, g, (m, k), ld, rows)),
-        _ => arith.run(|| outer::<T, 8, 3, 2>(d, a, g, (m, k), ld, rows)),
+    match arith {
+        Arith::Avx512 => with_pack!(arith, T, P => outer::<T, P<T>, 4, 4>(d, a, g, (m, k), ld, rows)),
+        _ => with_pack!(arith, T, P => outer::<T, P<T>, 3, 2>(d, a, g, (m, k), ld, rows)),
     }
 }
 
 #[inline(always)]
-fn outer<T: Real, const L: usize, const R: usize, const C: usize>(
+fn outer<T: Element, P: Pack<T>, const R: usize, const C: usize>(
     d: &[T],
     a: &[T],
     g: &mut [T],
@@ -214,10 +242,10 @@ fn outer<T: Real, const L: usize, const R: usize, const C: usize>(
             let wide = j + C <= k;
             let (d, a, g) = (&d[i * ld..], &a[j * ld..], &mut g[i * k + j..]);
             match (tall, wide) {
-                (true, true) => outer_tile::<T, L, R, C>(d, a, g, k, ld, rows),
-                (true, false) => outer_tile::<T, L, R, 1>(d, a, g, k, ld, rows),
-                (false, true) => outer_tile::<T, L, 1, C>(d, a, g, k, ld, rows),
-                (false, false) => outer_tile::<T, L, 1, 1>(d, a, g, k, ld, rows),
+                (true, true) => outer_tile::<T, P, R, C>(d, a, g, k, ld, rows),
+                (true, false) => outer_tile::<T, P, R, 1>(d, a, g, k, ld, rows),
+                (false, true) => outer_tile::<T, P, 1, C>(d, a, g, k, ld, rows),
+                (false, false) => outer_tile::<T, P, 1, 1>(d, a, g, k, ld, rows),
             }
             j += if wide { C } else { 1 };
         }
@@ -226,7 +254,7 @@ fn outer<T: Real, const L: usize, const R: usize, const C: usize>(
 }
 
 #[inline(always)]
-fn outer_tile<T: Real, const L: usize, const R: usize, const C: usize>(
+fn outer_tile<T: Element, P: Pack<T>, const R: usize, const C: usize>(
     d: &[T],
     a: &[T],
     g: &mut [T],
@@ -234,61 +262,42 @@ fn outer_tile<T: Real, const L: usize, const R: usize, const C: usize>(
     ld: usize,
     rows: usize,
 ) {
-    let d: [&[[T; L]]; R] = std::array::from_fn(|i| d[i * ld..i * ld + rows].as_chunks::<L>().0);
-    let a: [&[[T; L]]; C] = std::array::from_fn(|j| a[j * ld..j * ld + rows].as_chunks::<L>().0);
-    let mut acc = [[[T::ZERO; L]; C]; R];
-    for b in 0..rows / L {
-        let column: [[T; L]; C] = std::array::from_fn(|j| a[j][b]);
+    let mut acc = [[P::splat(T::ZERO); C]; R];
+    let mut b = 0;
+    while b < rows {
+        let mut column = [P::splat(T::ZERO); C];
+        for j in 0..C {
+            column[j] = P::load(&a[j * ld + b..]);
+        }
         for i in 0..R {
-            let line = d[i][b];
+            let line = P::load(&d[i * ld + b..]);
             for j in 0..C {
-                for l in 0..L {
-                    acc[i][j][l] = line[l].mul_add(column[j][l], acc[i][j][l]);
-                }
+                acc[i][j] = line.mul_add(column[j], acc[i][j]);
             }
         }
+        b += P::LANES;
     }
     for i in 0..R {
         for j in 0..C {
-            g[i * k + j] += lane_sum(&acc[i][j]);
+            g[i * k + j] += acc[i][j].sum();
         }
     }
 }
 
 /// `g[f] += Σ_b d[f][b]` for `m` features.
-pub fn accumulate_row_sums<T: Real>(arith: Arith, d: &[T], g: &mut [T], m: usize, ld: usize, rows: usize) {
-    match size_of::<T>() {
-        4 => arith.run(|| row_sums::<T, 16>(d, g, m, ld, rows)),
-        _ => arith.run(|| row_sums::<T, 8>(d, g, m, ld, rows)),
-    }
+pub fn accumulate_row_sums<T: Element>(arith: Arith, d: &[T], g: &mut [T], m: usize, ld: usize, rows: usize) {
+    with_pack!(arith, T, P => row_sums::<T, P<T>>(d, g, m, ld, rows));
 }
 
 #[inline(always)]
-fn row_sums<T: Real, const L: usize>(d: &[T], g: &mut [T], m: usize, ld: usize, rows: usize) {
+fn row_sums<T: Element, P: Pack<T>>(d: &[T], g: &mut [T], m: usize, ld: usize, rows: usize) {
     for f in 0..m {
-        let mut acc = [T::ZERO; L];
-        for chunk in d[f * ld..f * ld + rows].as_chunks::<L>().0 {
-            for l in 0..L {
-                acc[l] += chunk[l];
-            }
+        let mut acc = P::splat(T::ZERO);
+        for chunk in d[f * ld..f * ld + rows].chunks_exact(P::LANES) {
+            acc = acc.add(P::load(chunk));
         }
-        g[f] += lane_sum(&acc);
+        g[f] += acc.sum();
     }
-}
-
-/// The sum of the lanes by halving: lane l is added to lane l + half, until one is left.
-#[inline(always)]
-pub fn lane_sum<T: Real, const L: usize>(lanes: &[T; L]) -> T {
-    let mut x = *lanes;
-    let mut half = L / 2;
-    while half > 0 {
-        for l in 0..half {
-            let other = x[l + half];
-            x[l] += other;
-        }
-        half /= 2;
-    }
-    x[0]
 }
 
 #[cfg(test)]
@@ -306,7 +315,7 @@ mod tests {
     const SHAPES: [(usize, usize, usize); 7] =
         [(1, 1, 1), (4, 4, 2), (6, 3, 1), (7, 5, 3), (13, 62, 8), (62, 32, 7), (3, 1, 5)];
 
-    fn check<T: Real>(relative: f64) {
+    fn check<T: Element>(relative: f64) {
         for (m, k, blocks) in SHAPES {
             let rows = blocks * lanes::<T>();
             let ld = rows + lanes::<T>();

@@ -7,12 +7,13 @@
 mod arith;
 mod blas;
 mod kernels;
+mod pack;
 mod peak;
 
 pub use arith::{Arith, UnknownArith};
 pub use blas::use_one_blas_thread;
 pub use kernels::{
-    Start, accumulate_outer, accumulate_row_sums, lane_sum, lanes, matmul, pack_rows, pack_transposed,
-    packed_len,
+    Start, accumulate_outer, accumulate_row_sums, lanes, matmul, pack_rows, pack_transposed, packed_len,
 };
+pub use pack::{Element, Pack};
 pub use peak::fma_peak;

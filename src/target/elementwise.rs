@@ -4,7 +4,7 @@
 //! how many features and rows of one are in use.
 
 use crate::config::{Activation, Loss};
-use crate::device::{Arith, lane_sum};
+use crate::device::Arith;
 use crate::num::Real;
 
 /// The part of a block that is in use.
@@ -266,45 +266,31 @@ impl<T: Real> RowLoss<T> {
         used: usize,
         shape: Shape,
     ) -> f64 {
-        match size_of::<T>() {
-            4 => arith.run(
-                #[inline(always)]
-                || self.sum_lanes::<16>(output, y, delta, used, shape),
-            ),
-            _ => arith.run(
-                #[inline(always)]
-                || self.sum_lanes::<8>(output, y, delta, used, shape),
-            ),
-        }
-    }
-
-    #[inline(always)]
-    fn sum_lanes<const L: usize>(
-        self,
-        output: &[T],
-        y: &[T],
-        delta: Option<(&mut [T], T)>,
-        used: usize,
-        shape: Shape,
-    ) -> f64 {
-        let mut total = [T::ZERO; L];
-        for (f, y) in lines(output, shape).zip(lines(y, shape)) {
-            for (chunk, (f, y)) in f.as_chunks::<L>().0.iter().zip(y.as_chunks::<L>().0).enumerate() {
-                for l in 0..L {
-                    let r = f[l] - y[l];
-                    let value = self.value(r);
-                    total[l] += if chunk * L + l < used { value } else { T::ZERO };
+        arith.run(
+            #[inline(always)]
+            || {
+                // Sixteen lanes whatever the type: residuals b, b + 16, … of all outputs in one.
+                let mut total = [T::ZERO; 16];
+                for (f, y) in lines(output, shape).zip(lines(y, shape)) {
+                    for (f, y) in f[..used].chunks(16).zip(y[..used].chunks(16)) {
+                        for ((total, &f), &y) in total.iter_mut().zip(f).zip(y) {
+                            *total += self.value(f - y);
+                        }
+                    }
                 }
-            }
-        }
-        if let Some((delta, weight)) = delta {
-            for ((line, f), y) in lines_mut(delta, shape).zip(lines(output, shape)).zip(lines(y, shape)) {
-                for (b, ((d, &f), &y)) in line.iter_mut().zip(f).zip(y).enumerate() {
-                    *d = if b < used { weight * self.slope(f - y) } else { T::ZERO };
+                if let Some((delta, weight)) = delta {
+                    for ((line, f), y) in
+                        lines_mut(delta, shape).zip(lines(output, shape)).zip(lines(y, shape))
+                    {
+                        for ((d, &f), &y) in line[..used].iter_mut().zip(f).zip(y) {
+                            *d = weight * self.slope(f - y);
+                        }
+                        line[used..].fill(T::ZERO);
+                    }
                 }
-            }
-        }
-        lane_sum(&total).to_f64()
+                total.iter().map(|x| x.to_f64()).sum()
+            },
+        )
     }
 
     #[inline(always)]

@@ -13,16 +13,15 @@ use super::layout::{Layer, layers};
 use super::potential::Potential;
 use crate::config::{Activation, Loss, Network};
 use crate::device::{
-    Arith, Start, accumulate_outer, accumulate_row_sums, lanes, matmul, pack_rows, pack_transposed,
+    Arith, Element, Start, accumulate_outer, accumulate_row_sums, lanes, matmul, pack_rows, pack_transposed,
     packed_len,
 };
-use crate::num::Real;
 
 /// Rows of a block: 128 rows of a few 64-wide layers in `f64` fill half of a 512 KiB cache.
 const BLOCK: usize = 128;
 
 /// The empirical loss of a network on a data set.
-pub struct NetworkPotential<T: Real> {
+pub struct NetworkPotential<T: Element> {
     layers: Vec<Layer>,
     dim: usize,
     activation: Activation,
@@ -75,7 +74,7 @@ struct Regions<'s, T> {
 }
 
 impl Plan {
-    fn new<T: Real>(layers: &[Layer], activation: Activation) -> Self {
+    fn new<T: Element>(layers: &[Layer], activation: Activation) -> Self {
         // An odd number of cache lines keeps neighbouring features out of each other's cache sets.
         let ld = BLOCK + lanes::<T>();
         let mut plan = Plan { ld, ..Plan::default() };
@@ -124,7 +123,7 @@ impl Plan {
     }
 }
 
-impl<T: Real> NetworkPotential<T> {
+impl<T: Element> NetworkPotential<T> {
     /// The loss of `network` on `n` rows: `x` is n × inputs, `y` n × outputs, both row-major.
     ///
     /// Runs on the process's current [`Arith`].
@@ -333,7 +332,7 @@ impl<T: Real> NetworkPotential<T> {
 
 /// Writes one row of X and Y side by side into row `b` of a feature-major block.
 #[inline(always)]
-fn scatter<T: Real>(row: &[T], (x, y): (&mut [T], &mut [T]), (inputs, ld): (usize, usize), b: usize) {
+fn scatter<T: Copy>(row: &[T], (x, y): (&mut [T], &mut [T]), (inputs, ld): (usize, usize), b: usize) {
     for (line, &v) in x.chunks_exact_mut(ld).zip(&row[..inputs]) {
         line[b] = v;
     }
@@ -342,7 +341,7 @@ fn scatter<T: Real>(row: &[T], (x, y): (&mut [T], &mut [T]), (inputs, ld): (usiz
     }
 }
 
-impl<T: Real> Potential<T> for NetworkPotential<T> {
+impl<T: Element> Potential<T> for NetworkPotential<T> {
     fn dim(&self) -> usize {
         self.dim
     }
@@ -394,6 +393,7 @@ impl<T: Real> Potential<T> for NetworkPotential<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::num::Real;
     use crate::num::rng::{Key, Purpose, fill_normal, index};
     use crate::target::{Reference, param_count};
 
@@ -439,7 +439,7 @@ mod tests {
         got.iter().zip(expected).fold(0.0, |m: f64, (g, e)| m.max((g.to_f64() - e).abs())) / scale
     }
 
-    fn agrees<T: Real>(tolerance: f64) {
+    fn agrees<T: Element>(tolerance: f64) {
         for (i, network) in networks().iter().enumerate() {
             for loss in losses() {
                 for n in [1, 9, 128, 300] {

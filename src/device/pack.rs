@@ -1,0 +1,242 @@
+//! 64 bytes of numbers as one value: the vector type that kernels are written in.
+//!
+//! A [`Pack`] has the same number of lanes on every instruction set (16 `f32` or 8 `f64`), whether
+//! it takes one register, two, or none, and each operation rounds each lane once: so all
+//! implementations give the same bits.
+
+use crate::num::Real;
+
+/// 64 bytes of lanes of `T`.
+///
+/// Methods are meant for code under [`Arith::run`](super::Arith::run) with the instruction set that
+/// the implementation belongs to; that is arranged by [`Element`], whose types are private to
+/// `device`.
+pub trait Pack<T>: Copy {
+    /// Number of lanes.
+    const LANES: usize;
+    /// All lanes `x`.
+    fn splat(x: T) -> Self;
+    /// The first `LANES` numbers of `from`, which must have that many.
+    fn load(from: &[T]) -> Self;
+    /// Writes the lanes to the front of `to`, which must have room.
+    fn store(self, to: &mut [T]);
+    /// `self·a + b` with one rounding.
+    fn mul_add(self, a: Self, b: Self) -> Self;
+    /// `self + other`
+    fn add(self, other: Self) -> Self;
+    /// The sum of the lanes by halving: lane l is added to lane l + half, until one is left.
+    fn sum(self) -> T;
+}
+
+/// A number type with its packs, an instruction set each.
+pub trait Element: Real {
+    /// Plain arrays.
+    type Generic: Pack<Self>;
+    /// Two AVX2 registers.
+    type Avx2: Pack<Self>;
+    /// One AVX-512 register.
+    type Avx512: Pack<Self>;
+}
+
+#[derive(Clone, Copy)]
+pub struct Plain<T, const L: usize>([T; L]);
+
+impl<T: Real, const L: usize> Pack<T> for Plain<T, L> {
+    const LANES: usize = L;
+    #[inline(always)]
+    fn splat(x: T) -> Self {
+        Self([x; L])
+    }
+    #[inline(always)]
+    fn load(from: &[T]) -> Self {
+        let mut lanes = [T::ZERO; L];
+        lanes.copy_from_slice(&from[..L]);
+        Self(lanes)
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [T]) {
+        to[..L].copy_from_slice(&self.0);
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self, b: Self) -> Self {
+        let mut lanes = self.0;
+        for l in 0..L {
+            lanes[l] = lanes[l].mul_add(a.0[l], b.0[l]);
+        }
+        Self(lanes)
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        let mut lanes = self.0;
+        for l in 0..L {
+            lanes[l] += other.0[l];
+        }
+        Self(lanes)
+    }
+    #[inline(always)]
+    fn sum(self) -> T {
+        let mut x = self.0;
+        let mut half = L / 2;
+        while half > 0 {
+            for l in 0..half {
+                let other = x[l + half];
+                x[l] += other;
+            }
+            half /= 2;
+        }
+        x[0]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Pack, Plain};
+
+    #[derive(Clone, Copy)]
+    pub struct Two<V>(V, V);
+    #[derive(Clone, Copy)]
+    pub struct One<V>(V);
+
+    /// Contract of every block below: the caller runs under `Arith::run` with AVX2 and FMA, which
+    /// `Element`'s use in `kernels` arranges; loads and stores touch exactly the lanes that the
+    /// slice was just checked to hold, and need no alignment.
+    macro_rules! two {
+        ($t:ty, $v:ty, $lanes:literal, $half:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident) => {
+            impl Pack<$t> for Two<$v> {
+                const LANES: usize = $lanes;
+                #[inline(always)]
+                fn splat(x: $t) -> Self {
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($set(x), $set(x)) }
+                }
+                #[inline(always)]
+                fn load(from: &[$t]) -> Self {
+                    let from = &from[..$lanes];
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($load(from.as_ptr()), $load(from.as_ptr().add($half))) }
+                }
+                #[inline(always)]
+                fn store(self, to: &mut [$t]) {
+                    let to = &mut to[..$lanes];
+                    // SAFETY: see the macro's contract.
+                    unsafe {
+                        $store(to.as_mut_ptr(), self.0);
+                        $store(to.as_mut_ptr().add($half), self.1);
+                    }
+                }
+                #[inline(always)]
+                fn mul_add(self, a: Self, b: Self) -> Self {
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($fma(self.0, a.0, b.0), $fma(self.1, a.1, b.1)) }
+                }
+                #[inline(always)]
+                fn add(self, other: Self) -> Self {
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($add(self.0, other.0), $add(self.1, other.1)) }
+                }
+                #[inline(always)]
+                fn sum(self) -> $t {
+                    let mut lanes = [0.0; $lanes];
+                    self.store(&mut lanes);
+                    Plain::<$t, $lanes>(lanes).sum()
+                }
+            }
+        };
+    }
+
+    /// Contract of every block below: as for `two`, with AVX-512F.
+    macro_rules! one {
+        ($t:ty, $v:ty, $lanes:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident) => {
+            impl Pack<$t> for One<$v> {
+                const LANES: usize = $lanes;
+                #[inline(always)]
+                fn splat(x: $t) -> Self {
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($set(x)) }
+                }
+                #[inline(always)]
+                fn load(from: &[$t]) -> Self {
+                    let from = &from[..$lanes];
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($load(from.as_ptr())) }
+                }
+                #[inline(always)]
+                fn store(self, to: &mut [$t]) {
+                    let to = &mut to[..$lanes];
+                    // SAFETY: see the macro's contract.
+                    unsafe { $store(to.as_mut_ptr(), self.0) }
+                }
+                #[inline(always)]
+                fn mul_add(self, a: Self, b: Self) -> Self {
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($fma(self.0, a.0, b.0)) }
+                }
+                #[inline(always)]
+                fn add(self, other: Self) -> Self {
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($add(self.0, other.0)) }
+                }
+                #[inline(always)]
+                fn sum(self) -> $t {
+                    let mut lanes = [0.0; $lanes];
+                    self.store(&mut lanes);
+                    Plain::<$t, $lanes>(lanes).sum()
+                }
+            }
+        };
+    }
+
+    two!(
+        f32,
+        __m256,
+        16,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps
+    );
+    two!(
+        f64,
+        __m256d,
+        8,
+        4,
+        _mm256_set1_pd,
+        _mm256_loadu_pd,
+        _mm256_storeu_pd,
+        _mm256_fmadd_pd,
+        _mm256_add_pd
+    );
+    one!(f32, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps);
+    one!(f64, __m512d, 8, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd, _mm512_add_pd);
+
+    impl super::Element for f32 {
+        type Generic = Plain<f32, 16>;
+        type Avx2 = Two<__m256>;
+        type Avx512 = One<__m512>;
+    }
+    impl super::Element for f64 {
+        type Generic = Plain<f64, 8>;
+        type Avx2 = Two<__m256d>;
+        type Avx512 = One<__m512d>;
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod elsewhere {
+    use super::Plain;
+
+    impl super::Element for f32 {
+        type Generic = Plain<f32, 16>;
+        type Avx2 = Plain<f32, 16>;
+        type Avx512 = Plain<f32, 16>;
+    }
+    impl super::Element for f64 {
+        type Generic = Plain<f64, 8>;
+        type Avx2 = Plain<f64, 8>;
+        type Avx512 = Plain<f64, 8>;
+    }
+}
