@@ -16,3 +16,9 @@ pub mod store;
 pub mod sweep;
 pub mod target;
 pub mod trace;
+
+/// The version of the program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from; `+changes` where the tree had uncommitted ones.
+pub const GIT_SHA: &str = env!("LAMBDA_HAT_GIT_SHA");

@@ -1,1 +1,5 @@
-//! (module cli)
+//! (cli)
+/// x
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

@@ -1,5 +1,30 @@
 //! Experiments: YAML to validated, typed specifications.
+//!
+//! The way of a file: `tree` parses it into values that know their lines, `set` puts in what
+//! the command line says, `table` checks every key and value against the tables of `keys`,
+//! `section` layers presets and overrides, and `targets`, `samplers` and `posterior` make
+//! the typed specification of it. All errors are collected; one is enough to refuse the file.
 
+mod error;
+mod id;
+mod keys;
+mod network;
+mod posterior;
+mod preset;
+mod resolve;
+mod samplers;
+mod schema;
+mod section;
+mod set;
 mod spec;
+mod table;
+mod targets;
+mod tree;
 
+pub use error::{ConfigError, ConfigErrors, Fault, Place};
+pub use id::{Id, canonical_json, run_id, stream_id, target_id};
+pub use keys::{KeyDoc, keys};
+pub use network::infer_width;
+pub use resolve::{LoadOptions, load, parse};
+pub use schema::json_schema;
 pub use spec::*;

@@ -18,6 +18,16 @@ pub enum Dtype {
     F64,
 }
 
+impl Dtype {
+    /// `f32` or `f64`, as in files and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F64 => "f64",
+        }
+    }
+}
+
 /// One target: a problem, its seed and the precision it is built in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetSpec {
@@ -31,6 +41,7 @@ pub struct TargetSpec {
 
 /// The kinds of target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "a sweep holds few, and none is moved in a loop")]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
     /// Teacher–student regression, trained to w*.

@@ -2,6 +2,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+#[cfg(target_arch = "x86_64")]
+use super::machine;
+
 /// The instruction set a process computes with.
 ///
 /// Rank 0 fixes it before planning as the best that every rank has; manifests carry its name.
@@ -73,23 +76,16 @@ impl Arith {
 
     /// Runs `f` compiled for this instruction set.
     ///
-    /// Everything that `f` calls and that is to profit must be `#[inline(always)]`. An instruction
-    /// set that the processor lacks falls back to the baseline.
+    /// Everything that `f` calls and that is to profit must be `#[inline(always)]`, as must `f`
+    /// itself. An instruction set that the processor lacks is a bug of the caller and panics.
     #[inline(always)]
     pub fn run<R>(self, f: impl FnOnce() -> R) -> R {
         #[cfg(target_arch = "x86_64")]
         {
             match self {
                 Arith::Generic => f(),
-                Arith::Avx2 if detected(Arith::Avx2) => {
-                    // SAFETY: the guard has just seen that the processor has AVX2 and FMA.
-                    unsafe { with_avx2(f) }
-                }
-                Arith::Avx512 if detected(Arith::Avx512) => {
-                    // SAFETY: the guard has just seen that the processor has AVX2, FMA and AVX-512F.
-                    unsafe { with_avx512(f) }
-                }
-                _ => f(),
+                Arith::Avx2 => machine::with_avx2(f),
+                Arith::Avx512 => machine::with_avx512(f),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -100,31 +96,6 @@ impl Arith {
 }
 
 static CURRENT: AtomicU8 = AtomicU8::new(0);
-
-/// `is_available`, inlined into hot callers (std caches the CPUID answer in one atomic).
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn detected(arith: Arith) -> bool {
-    match arith {
-        Arith::Generic => true,
-        Arith::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-        Arith::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma"),
-    }
-}
-
-/// Contract: the processor must have AVX2 and FMA.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
-    f()
-}
-
-/// Contract: the processor must have AVX2, FMA and AVX-512F.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,avx512f")]
-unsafe fn with_avx512<R>(f: impl FnOnce() -> R) -> R {
-    f()
-}
 
 impl fmt::Display for Arith {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

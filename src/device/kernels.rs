@@ -11,7 +11,7 @@
 //! instruction sets and change no bit.
 
 use super::Arith;
-use super::pack::{Element, Pack};
+use super::machine::{Element, Pack};
 use crate::num::Real;
 
 /// Rows of a panel of packed weights.

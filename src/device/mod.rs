@@ -5,15 +5,13 @@
 //! instruction sets give the same bits; what they differ in is speed.
 
 mod arith;
-mod blas;
 mod kernels;
-mod pack;
+mod machine;
 mod peak;
 
 pub use arith::{Arith, UnknownArith};
-pub use blas::use_one_blas_thread;
 pub use kernels::{
     Start, accumulate_outer, accumulate_row_sums, lanes, matmul, pack_rows, pack_transposed, packed_len,
 };
-pub use pack::{Element, Pack};
+pub use machine::{Element, Pack, use_one_blas_thread};
 pub use peak::fma_peak;

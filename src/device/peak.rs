@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use super::Arith;
 use super::kernels::with_pack;
-use super::pack::{Element, Pack};
+use super::machine::{Element, Pack};
 
 /// Measured peak of this core in flop/s: fused multiply–adds on registers only, nothing loaded.
 ///

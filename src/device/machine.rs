@@ -1,16 +1,18 @@
-//! 64 bytes of numbers as one value: the vector type that kernels are written in.
+//! The unsafe code of `device`, all of it: vector registers, entering code compiled for an
+//! instruction set, one call into OpenBLAS.
 //!
-//! A [`Pack`] has the same number of lanes on every instruction set (16 `f32` or 8 `f64`), whether
-//! it takes one register, two, or none, and each operation rounds each lane once: so all
-//! implementations give the same bits.
+//! 64 bytes of numbers as one value, a [`Pack`], are what kernels are written in. A pack has the
+//! same number of lanes on every instruction set (16 `f32` or 8 `f64`), whether it takes one
+//! register, two, or none, and each operation rounds each lane once: so all implementations give
+//! the same bits.
 
 use crate::num::Real;
 
 /// 64 bytes of lanes of `T`.
 ///
-/// Methods are meant for code under [`Arith::run`](super::Arith::run) with the instruction set that
-/// the implementation belongs to; that is arranged by [`Element`], whose types are private to
-/// `device`.
+/// Contract: an implementation's methods are called only from code under
+/// [`Arith::run`](super::Arith::run) with the instruction set that it belongs to. The kernels of
+/// `device` see to it; the implementing types are private to it.
 pub trait Pack<T>: Copy {
     /// Number of lanes.
     const LANES: usize;
@@ -239,4 +241,55 @@ mod elsewhere {
         type Avx2 = Plain<f64, 8>;
         type Avx512 = Plain<f64, 8>;
     }
+}
+
+/// Runs `f` compiled for AVX2 and FMA; panics where the processor lacks them, since `f` may hold
+/// packs of that instruction set.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the processor has what the function is compiled for, as just seen.
+        unsafe { compiled_for_avx2(f) }
+    } else {
+        panic!("this processor has no AVX2 and FMA: `Arith::is_available` was not asked")
+    }
+}
+
+/// Runs `f` compiled for AVX-512 F; panics where the processor lacks it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn with_avx512<R>(f: impl FnOnce() -> R) -> R {
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
+        // SAFETY: the processor has what the function is compiled for, as just seen.
+        unsafe { compiled_for_avx512(f) }
+    } else {
+        panic!("this processor has no AVX-512F: `Arith::is_available` was not asked")
+    }
+}
+
+/// Contract: the processor has AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn compiled_for_avx2<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+/// Contract: the processor has AVX2, FMA and AVX-512F.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f")]
+unsafe fn compiled_for_avx512<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+unsafe extern "C" {
+    /// Sets the number of threads of the OpenBLAS library in this process (OpenBLAS `cblas.h`).
+    fn openblas_set_num_threads(n: std::ffi::c_int);
+}
+
+/// Keeps OpenBLAS single-threaded: worker slots are the parallel axis, and a product split over
+/// threads would sum in an order that depends on their number.
+pub fn use_one_blas_thread() {
+    // SAFETY: the function takes a plain integer, may be called at any time, and holds its own lock.
+    unsafe { openblas_set_num_threads(1) }
 }

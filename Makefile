@@ -1,0 +1,53 @@
+# lambda-hat-mpi: `make run` shows what it does, `make test` that it does it.
+
+JOBS  ?= 2
+RANKS ?= $(shell n=$$(nproc); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
+BIN    = target/release/lambda-hat-mpi
+
+# mpirun refuses root and more ranks than cores unless told; without ssh it looks for a launcher in vain.
+MPIRUN_ENV = OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+ifeq ($(shell id -u),0)
+MPIRUN_ENV += OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+endif
+ifeq ($(shell command -v ssh),)
+MPIRUN_ENV += OMPI_MCA_plm_rsh_agent=/bin/false
+endif
+
+# cargo-nextest where it is installed, plain `cargo test` elsewhere.
+ifneq ($(shell command -v cargo-nextest),)
+TEST = cargo nextest run --release -j $(JOBS)
+else
+TEST = cargo test --release -j $(JOBS) --
+endif
+
+.PHONY: run test build bench lint doc clean bootstrap bootstrap-tests
+
+run: bootstrap build
+	$(MPIRUN_ENV) mpirun -n $(RANKS) $(BIN) config/quickstart.yaml
+
+test: bootstrap-tests
+	LAMBDA_HAT_PYTHON=$(CURDIR)/.venv/bin/python $(MPIRUN_ENV) $(TEST)
+
+build: bootstrap
+	cargo build --release -j $(JOBS)
+
+bench: bootstrap
+	cargo bench -j $(JOBS) --bench throughput
+
+lint: bootstrap
+	cargo fmt --check
+	cargo clippy --release -j $(JOBS) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release -j $(JOBS) --no-deps --document-private-items
+
+doc: bootstrap
+	cargo doc --release -j $(JOBS) --no-deps --open
+
+clean:
+	cargo clean
+	rm -rf .venv
+
+bootstrap:
+	@scripts/bootstrap.sh
+
+bootstrap-tests:
+	@scripts/bootstrap.sh --tests

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Installs what lambda-hat-mpi needs and this machine lacks. Safe to run again: what is there is left alone.
+#
+#   scripts/bootstrap.sh           what building and running needs
+#   scripts/bootstrap.sh --tests   also the Python environment that the tests read our files with
+#
+# Debian 12 and Ubuntu 22.04 or later. Rust comes from https://rustup.rs and is not installed here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tests=no
+case "${1:-}" in
+  "") ;;
+  --tests) tests=yes ;;
+  *) echo "usage: scripts/bootstrap.sh [--tests]" >&2; exit 2 ;;
+esac
+
+say() { printf 'bootstrap: %s\n' "$*"; }
+
+command -v cargo >/dev/null || { say "Rust is missing: install it from https://rustup.rs, then run this again" >&2; exit 3; }
+
+# package            why
+packages=(
+  "gcc:C compiler and linker"
+  "pkg-config:finds the libraries below"
+  "libopenmpi-dev:MPI headers and library (crate mpi)"
+  "openmpi-bin:mpirun"
+  "libclang-dev:reads the MPI headers at build time (crate mpi, bindgen)"
+  "libhdf5-dev:HDF5 and NetCDF-4 files (crate hdf5)"
+  "libopenblas-pthread-dev:QR and singular values of exact targets (crate ndarray-linalg)"
+)
+if [ "$tests" = yes ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+  packages+=("python3:reads our files in the tests" "python3-venv:its environment")
+fi
+
+missing=()
+for entry in "${packages[@]}"; do
+  name=${entry%%:*}
+  if ! dpkg-query -W -f='${Status}' "$name" 2>/dev/null | grep -q 'install ok installed'; then
+    say "needs $name: ${entry#*:}"
+    missing+=("$name")
+  fi
+done
+
+if [ ${#missing[@]} -gt 0 ]; then
+  if ! command -v apt-get >/dev/null; then
+    say "no apt-get here: install the packages above in this system's own way" >&2
+    exit 3
+  fi
+  as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || { say "as root: apt-get install ${missing[*]}" >&2; exit 3; }
+    as_root=(sudo)
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  say "installed ${missing[*]}"
+fi
+
+if [ "$tests" = yes ]; then
+  stamp=.venv/.requirements
+  if ! cmp -s tests/python/requirements.txt "$stamp" 2>/dev/null; then
+    say "makes .venv with numpy, h5py, ArviZ, pandas: what our users open our files with"
+    rm -rf .venv
+    python3 -m venv .venv
+    .venv/bin/python -m pip install -q --disable-pip-version-check -r tests/python/requirements.txt
+    cp tests/python/requirements.txt "$stamp"
+  fi
+fi
+say "everything needed is here"

@@ -1,0 +1,269 @@
+//! Every key of an experiment file: type, range, default, meaning. One definition a key.
+
+mod samplers;
+mod targets;
+
+pub(super) use samplers::{HMC, HMC_ENTRY, HMC_OVERRIDES, SGLD, SGLD_ENTRY, SGLD_OVERRIDES};
+pub(super) use targets::{
+    DATA, DLN, EXTERNAL, MLP, MODEL, NORMAL_CROSSING, QUADRATIC, TARGET_OVERRIDES, TEACHER, TRAINING,
+};
+
+use super::table::{Default, Key, Kind, Range, Table};
+
+use Default::{Absent, Required};
+
+/// Largest width, dimension or list entry: a bound that only typing errors exceed.
+const MAX_DIM: u64 = 1_000_000;
+/// Rows are counted in 32 bits.
+const MAX_ROWS: u64 = u32::MAX as u64;
+/// Iterations of a random stream are counted in 40 bits.
+const MAX_STEPS: u64 = (1 << 40) - 1;
+/// Draws, warmup iterations and other counts that memory bounds anyway.
+const MAX_COUNT: u64 = 1_000_000_000;
+/// Chains of a run.
+const MAX_CHAINS: u64 = 65_536;
+
+const fn key(name: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
+    Key { name, kind, default, doc, aliases: &[] }
+}
+
+const DTYPES: &[&str] = &["f32", "f64"];
+const ACTIVATION_KIND: Kind = Kind::Choice(&["relu", "tanh", "gelu", "identity"]);
+
+// Keys that several tables share.
+
+const SEED: Key =
+    key("seed", Kind::Int(0, u64::MAX), Default::Int(42), "Seed of every random part of the target.");
+const PROBLEM_DOC: &str = "Kind of target: mlp, dln, quadratic, normal_crossing or external.";
+const ROWS_FOR_BETA: Key =
+    key("n_data", Kind::Int(1, MAX_ROWS), Default::Int(1000), "n, which enters β = β0/ln n only.");
+const DEPTH: Key = key(
+    "depth",
+    Kind::Int(1, 1000),
+    Default::Int(2),
+    "Number of hidden layers, when widths are inferred from `target_params`.",
+);
+const TARGET_PARAMS: Key = key(
+    "target_params",
+    Kind::Int(1, MAX_COUNT),
+    Absent("give `target_params` or `widths`"),
+    "Parameter budget P: all hidden layers get the width h that is the positive root of (L−1)h² + (in+L+out)h = P, rounded down, L = depth; for L = 1, (P − out)/(in + 1 + out); at least 1.",
+);
+const WIDTHS: Key = key(
+    "widths",
+    Kind::Ints(1, MAX_DIM, 0),
+    Absent("inferred from `target_params`"),
+    "Width of each hidden layer, instead of `depth` and `target_params`; [] is a linear model.",
+);
+const ACTIVATION: Key =
+    key("activation", ACTIVATION_KIND, Default::Text("relu"), "Activation after each hidden layer.");
+const BIAS: Key = key("bias", Kind::Bool, Default::Bool(true), "Biases in every layer.");
+const LAYERNORM: Key =
+    key("layernorm", Kind::Bool, Default::Bool(false), "Layer normalisation before each hidden activation.");
+const SKIP: Key = key(
+    "skip_connections",
+    Kind::Bool,
+    Default::Bool(false),
+    "Residual connections between hidden layers of equal width.",
+);
+const RESIDUAL_PERIOD: Key = key(
+    "residual_period",
+    Kind::Int(1, 1000),
+    Default::Int(2),
+    "With skip_connections: hidden layers between residual connections.",
+);
+
+const BETA_MODE: Key = key(
+    "beta_mode",
+    Kind::Choice(&["1_over_log_n", "fixed"]),
+    Default::Text("1_over_log_n"),
+    "β = beta0/ln(max(n, 3)), or β = beta0.",
+);
+const BETA0: Key = key("beta0", Kind::Float(Range::POSITIVE), Default::Float(1.0), "β0 of `beta_mode`.");
+const GAMMA: Key = key(
+    "gamma",
+    Kind::Float(Range::NON_NEGATIVE),
+    Default::Float(1.0),
+    "γ of the localising term −(γ/2)‖w − w*‖².",
+);
+const PRIOR_RADIUS: Key = key(
+    "prior_radius",
+    Kind::Maybe(&Kind::Float(Range::POSITIVE)),
+    Absent("`gamma` is used"),
+    "ρ; γ = d/ρ² replaces `gamma`.",
+);
+const LOSS: Key = key(
+    "loss",
+    Kind::Choice(&["mse", "t_regression"]),
+    Default::Text("mse"),
+    "L_n: mean squared error, or ½(ν+1)·ln(1 + r²/(νs²)).",
+);
+const STUDENT_DF: Key =
+    key("student_df", Kind::Float(Range::POSITIVE), Default::Float(4.0), "ν of loss t_regression.");
+const LOSS_SCALE: Key = key(
+    "noise_scale",
+    Kind::Float(Range::POSITIVE),
+    Absent("the data's noise_scale"),
+    "s of loss t_regression.",
+);
+
+const CHAINS: Key =
+    key("chains", Kind::Int(1, MAX_CHAINS), Default::Int(4), "Independent chains; a verdict needs 2.");
+const DTYPE: Key =
+    key("dtype", Kind::Choice(DTYPES), Absent("`precision`, else the preset's"), "Arithmetic of the chains.");
+const ALLOW_CAST: Key =
+    key("allow_cast", Kind::Bool, Default::Bool(false), "Allows a `dtype` that differs from `precision`.");
+const SAMPLER_SEED: Key = key("seed", Kind::Int(0, u64::MAX), Default::Int(12345), "Seed of the sampler.");
+const SAMPLER_POSTERIOR: Key = key(
+    "posterior",
+    Kind::Map(&POSTERIOR_OF_SAMPLER),
+    Absent("the target's, else the top level's"),
+    "Posterior of this entry; nearest wins, key by key.",
+);
+const TARGET_POSTERIOR: Key = key(
+    "posterior",
+    Kind::Map(&POSTERIOR),
+    Absent("the top level's"),
+    "Posterior of this entry; nearest wins, key by key.",
+);
+
+const LOSS_IS_THE_TARGETS: &str = "it belongs to the target (it defines L_n and w*): set it on the target entry or under the top-level `posterior`";
+const LOSS_ADVICE: [(&str, &str); 3] = [
+    ("loss", LOSS_IS_THE_TARGETS),
+    ("student_df", LOSS_IS_THE_TARGETS),
+    ("noise_scale", LOSS_IS_THE_TARGETS),
+];
+const NO_SEED: (&str, &str) =
+    ("seed", "nothing in this target is random; repeat runs with the sampler's seed");
+
+/// The posterior, where a loss may be named: at the top and on targets.
+pub(super) static POSTERIOR: Table = Table {
+    name: "posterior",
+    doc: "The tempered, localised posterior and the loss.",
+    keys: &[LOSS, BETA_MODE, BETA0, GAMMA, PRIOR_RADIUS, STUDENT_DF, LOSS_SCALE],
+    advice: &[("beta", "write `beta_mode: fixed` and `beta0`")],
+};
+
+/// The posterior on a sampler entry.
+pub(super) static POSTERIOR_OF_SAMPLER: Table = Table {
+    name: "sampler_posterior",
+    doc: "The posterior of one sampler entry.",
+    keys: &[BETA_MODE, BETA0, GAMMA, PRIOR_RADIUS],
+    advice: &LOSS_ADVICE,
+};
+
+/// The tables of target entries, by `problem`.
+pub(super) static TARGETS: [&Table; 5] = [&MLP, &DLN, &QUADRATIC, &NORMAL_CROSSING, &EXTERNAL];
+
+/// The tables of sampler entries, by `name`.
+pub(super) static SAMPLERS: [&Table; 2] = [&HMC_ENTRY, &SGLD_ENTRY];
+
+/// An experiment file.
+pub(super) static EXPERIMENT: Table = Table {
+    name: "experiment",
+    doc: "An experiment: every sampler on every target.",
+    keys: &[
+        key(
+            "experiment",
+            Kind::Name,
+            Absent("the file's name without its ending"),
+            "Names `results/<experiment>.*`.",
+        ),
+        key(
+            "store_root",
+            Kind::Text("a path"),
+            Absent("`--root`"),
+            "Root directory; older files name it, `--root` is the better place.",
+        ),
+        key(
+            "precision",
+            Kind::Choice(DTYPES),
+            Absent("f64 builds, the presets' dtypes"),
+            "Precision of target builds and of every preset.",
+        ),
+        key(
+            "jax_enable_x64",
+            Kind::Bool,
+            Absent("`precision`"),
+            "Older spelling of `precision`: true is f64, false f32.",
+        ),
+        key("targets", Kind::Entries(&TARGETS), Required, "The targets."),
+        key("samplers", Kind::Entries(&SAMPLERS), Required, "The samplers, each run on every target."),
+        key(
+            "posterior",
+            Kind::Map(&POSTERIOR),
+            Absent("its keys' defaults"),
+            "Posterior and loss of every run; target and sampler entries may say otherwise.",
+        ),
+        LOSS,
+        BETA_MODE,
+        BETA0,
+        GAMMA,
+        PRIOR_RADIUS,
+        STUDENT_DF,
+    ],
+    advice: &[
+        ("dtype", "did you mean precision?"),
+        ("name", "did you mean experiment?"),
+        ("root", "did you mean store_root? (or the option --root)"),
+        ("seed", "seeds belong to the entries of targets and samplers"),
+    ],
+};
+
+/// The tables in reading order, for documentation.
+pub(super) static ALL: [&Table; 17] = [
+    &EXPERIMENT,
+    &POSTERIOR,
+    &MLP,
+    &TARGET_OVERRIDES,
+    &MODEL,
+    &DATA,
+    &TEACHER,
+    &TRAINING,
+    &DLN,
+    &QUADRATIC,
+    &NORMAL_CROSSING,
+    &EXTERNAL,
+    &HMC_ENTRY,
+    &HMC_OVERRIDES,
+    &SGLD_ENTRY,
+    &SGLD_OVERRIDES,
+    &POSTERIOR_OF_SAMPLER,
+];
+
+/// Documentation of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDoc {
+    /// The section it stands in, such as `hmc_overrides`.
+    pub section: &'static str,
+    /// The key.
+    pub name: &'static str,
+    /// Type and range, in words.
+    pub expected: String,
+    /// Default, in words; `None` for a key that must be given.
+    pub default: Option<String>,
+    /// Meaning.
+    pub doc: &'static str,
+}
+
+/// Every key of an experiment file with its type, default and meaning, section by section.
+pub fn keys() -> Vec<KeyDoc> {
+    ALL.iter()
+        .flat_map(|table| {
+            table.keys.iter().map(|key| KeyDoc {
+                section: table.name,
+                name: key.name,
+                expected: key.kind.to_string(),
+                default: match key.default {
+                    Required => None,
+                    Absent(words) => Some(words.to_owned()),
+                    Default::Bool(b) => Some(b.to_string()),
+                    Default::Int(i) => Some(i.to_string()),
+                    Default::Float(x) => Some(format!("{x:?}")),
+                    Default::Text(text) => Some(text.to_owned()),
+                },
+                doc: key.doc,
+            })
+        })
+        .collect()
+}
