@@ -21,6 +21,9 @@ mod table;
 mod targets;
 mod tree;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
 pub use id::{Id, canonical_json, run_id, stream_id, target_id};
 pub use keys::{KeyDoc, keys};

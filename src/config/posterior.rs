@@ -2,8 +2,8 @@
 //! the nearest of them wins (sampler before target before top before default).
 
 use super::error::{Fault, Report};
-use super::keys::POSTERIOR;
 use super::section::Section;
+use super::table::Table;
 use super::tree::{Node, Value, join};
 use super::{BetaMode, Loss, PosteriorSpec};
 
@@ -13,16 +13,17 @@ pub(super) struct Level<'a> {
 }
 
 impl<'a> Level<'a> {
-    /// The level of an entry at `path`, whose values were checked with the entry's table.
-    pub fn of(entry: &'a Node, path: &str, report: &'a Report) -> Self {
-        let mut section = Section::new(&POSTERIOR, &entry.place, path, report);
+    /// The level of an entry at `path`, whose values were checked with the entry's table. `table`
+    /// says which keys the entry may name.
+    pub fn of(table: &'static Table, entry: &'a Node, path: &str, report: &'a Report) -> Self {
+        let mut section = Section::new(table, &entry.place, path, report);
         section.add(entry.entries(), path, true);
         for key in ["overrides", "posterior"] {
             if let Some(Node { value: Value::Map(entries), .. }) = entry.get(key) {
                 section.add(entries, &join(path, key), true);
             }
         }
-        for key in POSTERIOR.keys {
+        for key in table.keys {
             if let [.., second, first] = &section.all(key.name)[..] {
                 let fault = Fault::GivenTwice { first: first.node.place.clone() };
                 report.add(&second.node.place, &second.path, fault);
@@ -62,14 +63,15 @@ pub(super) fn resolve(levels: &[&Level]) -> Option<PosteriorSpec> {
         _ => None,
     };
     let gamma = match prior_radius {
-        // Unused then: its default, so that it tells no two posteriors apart.
-        Some(_) => DEFAULT_GAMMA,
+        // Unused then: one value, so that it tells no two posteriors apart.
+        Some(_) => UNUSED_GAMMA,
         None => nearest(levels, "gamma")?.float("gamma")?,
     };
     Some(PosteriorSpec { beta_mode, beta0, gamma, prior_radius })
 }
 
-const DEFAULT_GAMMA: f64 = 1.0;
+/// In ids beside every `prior_radius`: it stays when the default of `gamma` changes.
+const UNUSED_GAMMA: f64 = 1.0;
 
 /// The loss of a target; `levels` are the target's and the top's. `data_scale` is the default of
 /// t_regression's `noise_scale`.

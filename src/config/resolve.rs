@@ -1,9 +1,10 @@
 //! From a file to an [`Experiment`]: parse, `--set`, check, resolve.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigErrors, Fault, Place, Report};
-use super::keys::EXPERIMENT;
+use super::keys::{EXPERIMENT, POSTERIOR};
 use super::posterior::{self, Level};
 use super::preset::{Presets, read_bounded};
 use super::samplers::{self, sampler};
@@ -105,7 +106,7 @@ fn experiment(
     }
 
     let presets = Presets::open(options.presets.as_deref(), report);
-    let top = Level::of(root, "", report);
+    let top = Level::of(&POSTERIOR, root, "", report);
     let built_in = precision.unwrap_or(Dtype::F64);
     let context = Context { report, presets: &presets, top: &top, dtype: built_in, base };
     let target_nodes = items(root, "targets");
@@ -174,17 +175,22 @@ fn precision(section: &Section, notices: &mut Vec<String>) -> Option<Dtype> {
     }
 }
 
+/// Reports targets that are the same after resolution.
 fn refuse_equal_targets(nodes: &[Node], targets: &[Option<targets::Resolved>], report: &Report) {
-    let spec = |i: usize| -> Option<&TargetEntry> { targets[i].as_ref()?.entry.as_ref() };
-    for second in 1..targets.len() {
-        let Some(entry) = spec(second) else { continue };
-        if let Some(first) = (0..second).find(|&i| spec(i).is_some_and(|e| e.spec == entry.spec)) {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (second, target) in targets.iter().enumerate() {
+        let Some(entry) = target.as_ref().and_then(|t| t.entry.as_ref()) else { continue };
+        // Equal text is equal specification; paths of external files included.
+        let Ok(text) = serde_json::to_string(&entry.spec) else { continue };
+        if let Some(&first) = seen.get(&text) {
             let fault = Fault::Duplicate {
                 what: "target",
                 other: format!("targets[{first}]"),
                 first: nodes[first].place.clone(),
             };
             report.add(&nodes[second].place, format!("targets[{second}]"), fault);
+        } else {
+            seen.insert(text, second);
         }
     }
 }

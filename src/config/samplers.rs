@@ -1,7 +1,7 @@
 //! Sampler entries.
 
 use super::error::{Fault, Report};
-use super::keys::{HMC, HMC_OVERRIDES, SAMPLERS, SGLD, SGLD_OVERRIDES};
+use super::keys::{HMC, HMC_OVERRIDES, POSTERIOR_OF_SAMPLER, SAMPLERS, SGLD, SGLD_OVERRIDES};
 use super::posterior::Level;
 use super::preset::Presets;
 use super::section::Section;
@@ -33,7 +33,7 @@ pub(super) fn sampler<'a>(
 ) -> Option<Resolved<'a>> {
     let table = table_of(&SAMPLERS, "name", "sampler", node, path, report)?;
     let entry_ok = check_map(table, node.entries(), path, report);
-    let level = Level::of(node, path, report);
+    let level = Level::of(&POSTERIOR_OF_SAMPLER, node, path, report);
     let mut entry = Section::new(table, &node.place, path, report);
     entry.add(node.entries(), path, true);
 
@@ -160,7 +160,7 @@ fn moments(settings: &Section, precond: Precond) -> Option<(f64, f64, f64, bool)
     Some((beta1?, beta2?, eps?, bias_correction?))
 }
 
-/// The defaults, which are within the documented ranges.
+/// The defaults of today; they are in ids, so they stay when the defaults change.
 const UNUSED_MOMENTS: (f64, f64, f64, bool) = (0.9, 0.999, 1e-8, true);
 
 /// Reports two entries that describe the same run on some target.

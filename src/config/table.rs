@@ -131,7 +131,11 @@ impl fmt::Display for Kind {
                 write!(f, "a list of whole numbers{}{some}", Bounds(*low, *high))
             }
             Kind::Floats(range) => write!(f, "a list of numbers{range} (at least 1)"),
-            Kind::Map(table) => write!(f, "a mapping ({})", table.doc),
+            Kind::Map(table) => {
+                let some: Vec<&str> = table.keys.iter().take(4).map(|k| k.name).collect();
+                let more = if table.keys.len() > 4 { ", …" } else { "" };
+                write!(f, "a mapping with keys {}{more}", some.join(", "))
+            }
             Kind::Preset(what, _) => write!(f, "the name of a {what} preset or a mapping"),
             Kind::Entries(_) => f.write_str("a list of at least one entry"),
             Kind::Maybe(inner) => write!(f, "{inner}, or null"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::error::{Fault, Place, Report, advise};
-use super::keys::{DATA, MODEL, TARGETS, TEACHER, TRAINING};
+use super::keys::{DATA, MODEL, POSTERIOR, TARGETS, TEACHER, TRAINING};
 use super::network::{self, network};
 use super::posterior::{Level, loss};
 use super::preset::Presets;
@@ -83,7 +83,7 @@ pub(super) fn target<'a>(node: &'a Node, path: &str, context: &Context<'a>) -> O
     let report = context.report;
     let table = table_of(&TARGETS, "problem", "problem", node, path, report)?;
     check_map(table, node.entries(), path, report);
-    let level = Level::of(node, path, report);
+    let level = Level::of(&POSTERIOR, node, path, report);
     let mut section = Section::new(table, &node.place, path, report);
     section.add(node.entries(), path, true);
     let problem = match table.name {
@@ -106,7 +106,7 @@ pub(super) fn target<'a>(node: &'a Node, path: &str, context: &Context<'a>) -> O
     Some(Resolved { entry, level })
 }
 
-/// The seed in the specification of targets that draw nothing.
+/// The seed in the specification (and id) of targets that draw nothing.
 const DEFAULT_SEED: u64 = 42;
 
 /// A section of an mlp target: the preset or mapping under `name`, then `overrides.name`.
@@ -130,7 +130,7 @@ impl<'a> Part<'a> {
         path: &str,
         context: &Context,
     ) -> Option<Self> {
-        let given = node.get(name).filter(|n| n.value != Value::Null);
+        let given = node.get(name).filter(|n| matches!(n.value, Value::Text(_) | Value::Map(_)));
         let path = join(path, name);
         let place = given.map_or(&node.place, |n| &n.place).clone();
         let preset_name = match given {
@@ -189,7 +189,7 @@ fn mlp(
     }
     let training = training(&training_section);
 
-    let (model, init, dims) = match model_part.as_ref().filter(|_| section.has("model")) {
+    let (model, init, dims) = match model_part.as_ref().filter(|p| p.given.is_some()) {
         Some(part) => {
             let section = part.section(&MODEL, report);
             let dims = (section.size("in_dim"), section.size("out_dim"));
@@ -200,7 +200,7 @@ fn mlp(
     };
     let data = data_part
         .as_ref()
-        .filter(|_| section.has("data"))
+        .filter(|p| p.given.is_some())
         .and_then(|part| data(&part.section(&DATA, report), dims.0));
     let teacher = teacher_part.as_ref().and_then(|part| teacher(part, dims, report));
     let loss = loss(&[level, context.top], data.as_ref().map(|d| d.noise_scale));

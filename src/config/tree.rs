@@ -222,6 +222,14 @@ fn bounds() -> Options {
 
 /// The parser's message on one line, without the position that [`Place`] already says.
 fn one_line(error: &serde_yaml::Error) -> String {
+    use serde_yaml::budget::BudgetBreach;
+    if let serde_yaml::Error::Budget { breach, .. } = error {
+        return match breach {
+            BudgetBreach::Documents { .. } => "more than one document; remove what follows `---`".to_owned(),
+            BudgetBreach::Depth { .. } => format!("nested more than {MAX_DEPTH} deep"),
+            _ => "too many values, anchors or aliases; split the sweep into several files".to_owned(),
+        };
+    }
     let text = error.to_string();
     let text = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     match text.find(" at line ") {

@@ -1,1 +1,11 @@
-//! (module diagnostics)
+//! From a trace to λ̂: its error, bias and work, and a verdict on whether to believe it.
+//!
+//! λ̂ is the mean of the `llc` column, llc(w) = nβ·(L_n(w) − L0), over the draws of all chains.
+//! Chains that did not mix still have a mean, so a mean never goes out without its [`Verdict`]:
+//! [`analyse`] computes the numbers, the clauses of the verdict are in one list in `verdict`.
+
+mod analysis;
+mod verdict;
+
+pub use analysis::{Analysis, Bias, Context, analyse, is_wrong};
+pub use verdict::Verdict;

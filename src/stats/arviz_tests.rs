@@ -41,6 +41,11 @@ fn chain(kind: &str, c: usize, draws: usize, a: f64, b: f64, rng: &mut SplitMix6
                 state = a * state + e;
                 state * state
             }
+            "ar2" => {
+                let next = a * x + b * state + e;
+                state = x;
+                next
+            }
             "alternating" => (if i.is_multiple_of(2) { 1.0 } else { -1.0 }) + b * e,
             "periodic" => (i % a as usize) as f64 + b * e,
             "cauchy" => (1.0 / u - 1.0) * (if e > 0.0 { 1.0 } else { -1.0 }),
@@ -150,6 +155,6 @@ fn every_statistic_equals_arviz() {
         }
         count += 1;
     }
-    assert!(count >= 240, "{count} traces");
+    assert!(count >= 260, "{count} traces");
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -62,6 +62,10 @@ def chain(kind, c, draws, a, b, rng):
                 state = 0.0
             state = a * state + e
             x = state * state
+        elif kind == "ar2":
+            if i == 0:
+                before = 0.0
+            before, x = x, a * x + b * before + e
         elif kind == "alternating":  # +1, -1, … and noise
             x = (1.0 if i % 2 == 0 else -1.0) + b * e
         elif kind == "periodic":
@@ -227,6 +231,12 @@ def cases():
     for a in (nan, inf, -inf):
         yield "poisoned", 4, 120, a, 2.0
         yield "poisoned", 1, 120, a, 0.0
+    # Oscillations; the first ones have a second pair of autocorrelations above the first pair.
+    for a, b in ((-1.15, -0.95), (-1.1, -0.9), (0.5, -0.95), (1.6, -0.7), (0.0, 0.9)):
+        yield "ar2", 1, 61, a, b
+        yield "ar2", 1, 200, a, b
+        yield "ar2", 4, 200, a, b
+
 
 
 if __name__ == "__main__":
