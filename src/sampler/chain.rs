@@ -1,0 +1,147 @@
+//! What every sampler is, and the driver that turns one into a chain.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Flow, Posterior, Progress, SamplerError};
+use crate::num::Real;
+use crate::num::rng::Key;
+use crate::trace::{ChainTrace, Column};
+
+/// Buffers that a kernel works in; nothing in them outlives an iteration.
+#[derive(Debug, Default)]
+pub struct Scratch<T> {
+    /// A point.
+    pub w: Vec<T>,
+    /// A gradient.
+    pub grad: Vec<T>,
+    /// A momentum, or noise.
+    pub p: Vec<T>,
+    /// Rows of a minibatch.
+    pub rows: Vec<u32>,
+    /// The potential's own.
+    pub potential: Vec<T>,
+}
+
+impl<T: Real> Scratch<T> {
+    /// Buffers for a posterior and minibatches of `batch` rows (0: full data only).
+    pub fn new(posterior: &Posterior<'_, T>, batch: usize) -> Self {
+        let d = posterior.dim();
+        let potential = posterior.potential();
+        let len = potential.scratch_len().max(if batch > 0 { potential.batch_scratch_len(batch) } else { 0 });
+        Self {
+            w: vec![T::ZERO; d],
+            grad: vec![T::ZERO; d],
+            p: vec![T::ZERO; d],
+            rows: vec![0; if potential.rows() > 0 { batch } else { 0 }],
+            potential: vec![T::ZERO; len],
+        }
+    }
+}
+
+/// A Markov kernel: serialisable state plus a step whose random numbers are a pure function of
+/// (key, iteration).
+pub trait Kernel<T: Real> {
+    /// Everything a restart needs, and no generator.
+    type State: Serialize + DeserializeOwned + Clone;
+
+    /// Names and places of the numbers of a draw.
+    fn layout(&self) -> Vec<Column>;
+
+    /// Rows of a minibatch; 0 where only full gradients are used.
+    fn batch(&self) -> usize {
+        0
+    }
+
+    /// Iterations in all, and how many of them belong to the burn-in.
+    fn iterations(&self) -> Iterations;
+
+    /// The state at w*.
+    fn start(
+        &self,
+        posterior: &Posterior<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<Self::State, SamplerError>;
+
+    /// One iteration. Where it ends in a draw, `row` is filled (one number a column) and the answer
+    /// is true. Allocates nothing.
+    fn step(
+        &self,
+        posterior: &Posterior<'_, T>,
+        state: &mut Self::State,
+        iteration: u64,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+        row: &mut [f64],
+    ) -> Result<bool, SamplerError>;
+
+    /// Work so far in full gradients.
+    fn fge(&self, state: &Self::State) -> f64;
+}
+
+/// Length of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Iterations {
+    /// Dropped at the start.
+    pub burn_in: u64,
+    /// In all.
+    pub total: u64,
+    /// Draws kept.
+    pub draws: usize,
+}
+
+/// A chain on its way: serialise it, and [`advance`](ChainRun::advance) goes on from there with the
+/// same bits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChainRun<S> {
+    /// The kernel's state.
+    pub state: S,
+    /// Iterations done.
+    pub iteration: u64,
+    /// Draws kept so far.
+    pub trace: ChainTrace,
+    /// Work of the burn-in.
+    pub fge_warmup: f64,
+}
+
+impl<S> ChainRun<S> {
+    /// A chain at w*.
+    pub fn start<T: Real, K: Kernel<T, State = S>>(
+        kernel: &K,
+        posterior: &Posterior<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<Self, SamplerError> {
+        let state = kernel.start(posterior, scratch)?;
+        let trace = ChainTrace::with_capacity(kernel.layout().len(), kernel.iterations().draws);
+        let fge_warmup = kernel.fge(&state);
+        Ok(Self { state, iteration: 0, trace, fge_warmup })
+    }
+
+    /// Runs to the end, or until `observe` (asked every 64 iterations) says stop.
+    pub fn advance<T: Real, K: Kernel<T, State = S>>(
+        &mut self,
+        kernel: &K,
+        posterior: &Posterior<'_, T>,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+        row: &mut [f64],
+        observe: &mut dyn FnMut(Progress) -> Flow,
+    ) -> Result<Flow, SamplerError> {
+        let Iterations { burn_in, total, .. } = kernel.iterations();
+        while self.iteration < total {
+            let kept = kernel.step(posterior, &mut self.state, self.iteration, key, scratch, row)?;
+            self.iteration += 1;
+            if self.iteration == burn_in {
+                self.fge_warmup = kernel.fge(&self.state);
+            }
+            if kept && self.iteration > burn_in {
+                self.trace.push(row);
+            }
+            let progress = Progress { iteration: self.iteration, total };
+            if self.iteration.is_multiple_of(64) && observe(progress) == Flow::Stop {
+                return Ok(Flow::Stop);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+}

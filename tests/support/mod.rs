@@ -1,0 +1,106 @@
+//! Running the program as a user does.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The program under test.
+pub fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_lambda-hat-mpi"))
+}
+
+/// A file of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// What a command printed and returned.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(o: Output) -> Self {
+        Self {
+            code: o.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&o.stdout).into_owned(),
+            err: String::from_utf8_lossy(&o.stderr).into_owned(),
+        }
+    }
+}
+
+/// Runs the program with `args`, its store under `root`.
+pub fn lambda_hat(root: &Path, args: &[&str]) -> Ran {
+    let mut command = Command::new(program());
+    command.args(args).env("LAMBDA_HAT_HOME", root).env_remove("LAMBDA_HAT_EXPERIMENT");
+    command.output().expect("the program starts").into()
+}
+
+/// The same under `mpirun` with `ranks` ranks on however many cores there are.
+#[allow(dead_code)]
+pub fn under_mpirun(root: &Path, ranks: usize, args: &[&str]) -> Ran {
+    let mut command = Command::new("mpirun");
+    command
+        .args(["-n", &ranks.to_string()])
+        .arg(program())
+        .args(args)
+        .env("LAMBDA_HAT_HOME", root)
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+        .env("OMPI_MCA_mpi_yield_when_idle", "1")
+        .env("OMPI_MCA_plm_rsh_agent", "/bin/false");
+    command.output().expect("mpirun is installed: scripts/bootstrap.sh").into()
+}
+
+/// Every file below `root/runs` whose content may not depend on clock, host or launch, with its hash.
+#[allow(dead_code)]
+pub fn deterministic_files(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![root.join("runs")];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).expect("a directory").flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if path.is_dir() {
+                open.push(path);
+            } else if ["data.npz", "params.npz", "trace.nc", "analysis.json"].contains(&name.as_str()) {
+                let hash = blake3::hash(&std::fs::read(&path).expect("a readable file"));
+                let short = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+                found.insert(short, hash.to_string());
+            }
+        }
+    }
+    found
+}
+
+/// The number of units that a sweep says it executed.
+#[allow(dead_code)]
+pub fn executed(ran: &Ran) -> usize {
+    let report: serde_json::Value = serde_json::from_str(&ran.out).expect("--json prints JSON");
+    report["executed_units"].as_u64().expect("a number of units") as usize
+}
+
+/// The only directory below `root/runs/targets` and below it that holds `name` and fits `part`.
+#[allow(dead_code)]
+pub fn directory_with(root: &Path, part: &str) -> PathBuf {
+    let mut open = vec![root.join("runs/targets")];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                if entry.file_name().to_string_lossy().contains(part) {
+                    return path;
+                }
+                open.push(path);
+            }
+        }
+    }
+    panic!("no directory with {part} below {}", root.display());
+}

@@ -1,0 +1,100 @@
+//! Potentials with known answers that are no kinds of target.
+
+use lambda_hat::target::Potential;
+
+/// A potential without rows, given by its loss and gradient.
+pub struct Formula<F> {
+    dim: usize,
+    f: F,
+}
+
+impl<F: Fn(&[f64], &mut [f64]) -> f64> Formula<F> {
+    /// `f` fills the gradient and returns the loss.
+    pub fn new(dim: usize, f: F) -> Self {
+        Self { dim, f }
+    }
+}
+
+impl<F: Fn(&[f64], &mut [f64]) -> f64 + Send + Sync> Potential<f64> for Formula<F> {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+    fn rows(&self) -> usize {
+        0
+    }
+    fn scratch_len(&self) -> usize {
+        self.dim
+    }
+    fn batch_scratch_len(&self, _: usize) -> usize {
+        self.dim
+    }
+    fn loss(&self, w: &[f64], scratch: &mut [f64]) -> f64 {
+        (self.f)(w, scratch)
+    }
+    fn loss_grad(&self, w: &[f64], grad: &mut [f64], _: &mut [f64]) -> f64 {
+        (self.f)(w, grad)
+    }
+    fn batch_loss_grad(&self, w: &[f64], _: &[u32], grad: &mut [f64], _: &mut [f64]) -> f64 {
+        (self.f)(w, grad)
+    }
+}
+
+/// ½ Σ h_i w_i²
+pub fn quadratic(h: &[f64]) -> Box<dyn Potential<f64>> {
+    let h = h.to_vec();
+    Box::new(Formula::new(h.len(), move |w: &[f64], g: &mut [f64]| {
+        let mut loss = 0.0;
+        for i in 0..h.len() {
+            g[i] = h[i] * w[i];
+            loss += 0.5 * g[i] * w[i];
+        }
+        loss
+    }))
+}
+
+/// (w1 w2)²
+pub fn crossing() -> Box<dyn Potential<f64>> {
+    Box::new(Formula::new(2, |w: &[f64], g: &mut [f64]| {
+        let p = w[0] * w[1];
+        (g[0], g[1]) = (2.0 * p * w[1], 2.0 * p * w[0]);
+        p * p
+    }))
+}
+
+/// (x² − y³)²
+pub fn cusp() -> Box<dyn Potential<f64>> {
+    Box::new(Formula::new(2, |w: &[f64], g: &mut [f64]| {
+        let p = w[0] * w[0] - w[1] * w[1] * w[1];
+        (g[0], g[1]) = (4.0 * p * w[0], -6.0 * p * w[1] * w[1]);
+        p * p
+    }))
+}
+
+/// w⁴
+pub fn quartic() -> Box<dyn Potential<f64>> {
+    Box::new(Formula::new(1, |w: &[f64], g: &mut [f64]| {
+        g[0] = 4.0 * w[0].powi(3);
+        w[0].powi(4)
+    }))
+}
+
+/// ½‖BA‖² for A (H × M) and B (N × H), both row-major, A first.
+pub fn two_layers(m: usize, h: usize, n: usize) -> Box<dyn Potential<f64>> {
+    Box::new(Formula::new(h * (m + n), move |w: &[f64], g: &mut [f64]| {
+        let (a, b) = w.split_at(h * m);
+        g.fill(0.0);
+        let (ga, gb) = g.split_at_mut(h * m);
+        let mut loss = 0.0;
+        for i in 0..n {
+            for j in 0..m {
+                let c: f64 = (0..h).map(|k| b[i * h + k] * a[k * m + j]).sum();
+                loss += 0.5 * c * c;
+                for k in 0..h {
+                    gb[i * h + k] += c * a[k * m + j];
+                    ga[k * m + j] += c * b[i * h + k];
+                }
+            }
+        }
+        loss
+    }))
+}
