@@ -92,7 +92,11 @@ fn all<C: Sync>(cases: &[C], check: impl Fn(&C) -> Result<(), String> + Sync) {
 
 fn within(what: &str, (mean, mcse): (f64, f64), exact: f64) -> Result<(), String> {
     let z = (mean - exact) / mcse;
-    if z.abs() <= 4.0 { Ok(()) } else { Err(format!("{what}: {mean} ± {mcse}, exact {exact}: {z:.1} MCSE off")) }
+    if z.abs() <= 4.0 {
+        Ok(())
+    } else {
+        Err(format!("{what}: {mean} ± {mcse}, exact {exact}: {z:.1} MCSE off"))
+    }
 }
 
 #[test]
@@ -115,7 +119,8 @@ fn hmc_is_exact_on_quadratics() {
             })
             .sum();
         let potential = quadratic(h);
-        let got = estimate_at(&hmc(2000, 0.9), potential.as_ref(), &centre, (*nbeta, *gamma), seed(3), Role::Main);
+        let got =
+            estimate_at(&hmc(2000, 0.9), potential.as_ref(), &centre, (*nbeta, *gamma), seed(3), Role::Main);
         within(&format!("{h:?} nβ {nbeta} γ {gamma} offset {offset}"), got, exact)
     });
 }
@@ -123,7 +128,9 @@ fn hmc_is_exact_on_quadratics() {
 #[test]
 fn sgld_has_the_stationary_law_of_its_step_size_on_quadratics() {
     let mut cases = Vec::new();
-    for (h, nbeta, gamma) in [(vec![1.0, 3.0], 10.0, 1.0), (vec![0.5; 10], 100.0, 10.0), (vec![0.0, 2.0], 50.0, 1.0)] {
+    for (h, nbeta, gamma) in
+        [(vec![1.0, 3.0], 10.0, 1.0), (vec![0.5; 10], 100.0, 10.0), (vec![0.0, 2.0], 50.0, 1.0)]
+    {
         for largest in [0.05, 0.4, 1.2] {
             cases.push((h.clone(), nbeta, gamma, largest));
         }

@@ -1,5 +1,94 @@
-//! (cli)
-/// x
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: one file a command; progress display; exit codes.
+
+mod args;
+mod artifacts;
+mod info;
+mod progress;
+mod run;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+/// Why a command ends badly, and with which code.
+#[derive(Debug, thiserror::Error)]
+enum Quit {
+    /// Bad usage or configuration.
+    #[error("{0}")]
+    Usage(String),
+    /// The environment: no MPI, disk full, store damaged or locked.
+    #[error("{0}")]
+    Environment(String),
+}
+
+impl Quit {
+    fn code(&self) -> u8 {
+        match self {
+            Quit::Usage(_) => 2,
+            Quit::Environment(_) => 3,
+        }
+    }
+}
+
+impl From<crate::sweep::SweepError> for Quit {
+    fn from(e: crate::sweep::SweepError) -> Self {
+        if e.exit_code() == 2 { Quit::Usage(e.to_string()) } else { Quit::Environment(e.to_string()) }
+    }
+}
+
+impl From<crate::store::StoreError> for Quit {
+    fn from(e: crate::store::StoreError) -> Self {
+        Quit::Environment(e.to_string())
+    }
+}
+
+impl From<crate::comm::CommError> for Quit {
+    fn from(e: crate::comm::CommError) -> Self {
+        Quit::Environment(e.to_string())
+    }
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    crate::device::use_one_blas_thread();
+    let result = match cli.command {
+        None => run::run(cli.run),
+        Some(Command::Run(args)) => run::run(args),
+        Some(Command::Workflow(args)) => {
+            let mut run = args.run;
+            if let Some(config) = args.config {
+                run.file = config;
+            }
+            run::run(run)
+        }
+        Some(Command::Artifacts(args)) => artifacts::run(args),
+        Some(Command::Schema) => info::schema(),
+        Some(Command::Info) => info::info(),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(quit) => {
+            eprintln!("error: {quit}");
+            ExitCode::from(quit.code())
+        }
+    }
+}
+
+/// Sets up messages on standard error: warnings, or more with `-v`.
+fn start_log(common: &args::Common) {
+    let level = match (common.quiet, common.verbose) {
+        (true, _) => log::LevelFilter::Error,
+        (_, 0) => log::LevelFilter::Warn,
+        (_, 1) => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    let _ = env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        .filter_module("lambda_hat", level)
+        .format_target(false)
+        .try_init();
 }

@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn a_launcher_is_told_by_its_environment() {
-        let cases: &[(&[(&str, &str)], Option<&str>, Option<usize>)] = &[
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, Option<usize>);
+        let cases: &[Case] = &[
             (&[], None, None),
             (&[("OMPI_COMM_WORLD_SIZE", "1")], Some("OMPI_COMM_WORLD_SIZE"), Some(1)),
             (&[("PMI_SIZE", "4")], Some("PMI_SIZE"), Some(4)),

@@ -323,6 +323,9 @@ pub enum Algo {
 }
 
 impl Algo {
+    /// The names of all samplers.
+    pub const NAMES: [&'static str; 2] = ["hmc", "sgld"];
+
     /// The name used in files, ids and messages.
     pub fn name(&self) -> &'static str {
         match self {

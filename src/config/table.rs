@@ -1,7 +1,7 @@
 //! The language of the key tables: what a key may hold, its default and its meaning.
 //!
 //! Validation, the JSON schema and the key documentation all read the same tables
-//! ([`keys`](super::keys)), so that none can promise what another refuses.
+//! ([`keys`](mod@super::keys)), so that none can promise what another refuses.
 
 use std::fmt;
 

@@ -103,7 +103,7 @@ pub fn matmul<T: Element>(
     rows: usize,
     start: Start<'_, T>,
 ) {
-    debug_assert!(rows % lanes::<T>() == 0 && rows <= ld);
+    debug_assert!(rows.is_multiple_of(lanes::<T>()) && rows <= ld);
     match arith {
         // Thirty-two registers hold two packs a line.
         Arith::Avx512 => {

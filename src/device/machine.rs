@@ -62,16 +62,16 @@ impl<T: Real, const L: usize> Pack<T> for Plain<T, L> {
     #[inline(always)]
     fn mul_add(self, a: Self, b: Self) -> Self {
         let mut lanes = self.0;
-        for l in 0..L {
-            lanes[l] = lanes[l].mul_add(a.0[l], b.0[l]);
+        for ((lane, a), b) in lanes.iter_mut().zip(a.0).zip(b.0) {
+            *lane = lane.mul_add(a, b);
         }
         Self(lanes)
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
         let mut lanes = self.0;
-        for l in 0..L {
-            lanes[l] += other.0[l];
+        for (lane, other) in lanes.iter_mut().zip(other.0) {
+            *lane += other;
         }
         Self(lanes)
     }

@@ -160,7 +160,8 @@ mod tests {
     fn dual_averaging_finds_the_step_of_a_known_acceptance_curve() {
         // Acceptance e^(−ε) is 0.8 at ε = −ln 0.8.
         let mut adaptation = DualAveraging::new(1.0, 0.8);
-        for _ in 0..2000 {
+        // The average forgets its start only as a power of time: hence so many iterations.
+        for _ in 0..50_000 {
             let step = adaptation.step();
             adaptation.update((-step).exp());
         }

@@ -127,8 +127,32 @@ impl<S> ChainRun<S> {
         row: &mut [f64],
         observe: &mut dyn FnMut(Progress) -> Flow,
     ) -> Result<Flow, SamplerError> {
-        let Iterations { burn_in, total, .. } = kernel.iterations();
+        let total = kernel.iterations().total;
         while self.iteration < total {
+            let stop = total.min((self.iteration / Self::STRIDE + 1) * Self::STRIDE);
+            self.advance_to(stop, kernel, posterior, key, scratch, row)?;
+            if observe(Progress { iteration: self.iteration, total }) == Flow::Stop {
+                return Ok(Flow::Stop);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// Iterations between two questions to an observer.
+    const STRIDE: u64 = 64;
+
+    /// Runs until `iteration` iterations are done (at most the chain's length).
+    pub fn advance_to<T: Real, K: Kernel<T, State = S>>(
+        &mut self,
+        iteration: u64,
+        kernel: &K,
+        posterior: &Posterior<'_, T>,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+        row: &mut [f64],
+    ) -> Result<(), SamplerError> {
+        let Iterations { burn_in, total, .. } = kernel.iterations();
+        while self.iteration < iteration.min(total) {
             let kept = kernel.step(posterior, &mut self.state, self.iteration, key, scratch, row)?;
             self.iteration += 1;
             if self.iteration == burn_in {
@@ -137,11 +161,7 @@ impl<S> ChainRun<S> {
             if kept && self.iteration > burn_in {
                 self.trace.push(row);
             }
-            let progress = Progress { iteration: self.iteration, total };
-            if self.iteration.is_multiple_of(64) && observe(progress) == Flow::Stop {
-                return Ok(Flow::Stop);
-            }
         }
-        Ok(Flow::Continue)
+        Ok(())
     }
 }

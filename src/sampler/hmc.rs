@@ -146,7 +146,7 @@ impl<T: Real> HmcKernel<T> {
         state.fge += steps as f64;
         let after = end.potential + self.kinetic(&scratch.p);
         let error = after - before;
-        let diverged = !(error <= DIVERGENT);
+        let diverged = error.is_nan() || error > DIVERGENT;
         let acceptance = if diverged { 0.0 } else { libm::exp(-error).min(1.0) };
         if threshold < acceptance {
             std::mem::swap(&mut state.w, &mut scratch.w);

@@ -62,7 +62,7 @@ pub enum SamplerError {
 }
 
 /// What a run's shared warmup found; the chains take it from there.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Adapted {
     /// Step size.
     pub step_size: f64,

@@ -1,1 +1,110 @@
-//! (module sweep)
+//! The sweep: plan, schedule, execute, finish.
+//!
+//! [`Plan`] turns an experiment into targets, runs and units; [`run`] is the loop of rank 0 and
+//! [`work`] that of every other rank; the [`scheduler`] between them is a pure state machine. The
+//! wire is [`crate::comm`]'s business.
+
+mod execute;
+mod files;
+mod finish;
+mod graph;
+mod manager;
+mod plan;
+mod report;
+mod results;
+pub mod scheduler;
+mod slots;
+mod source;
+mod survey;
+mod unit;
+mod worker;
+mod writer;
+
+use std::path::PathBuf;
+
+pub use files::read_analysis;
+pub use manager::{Options, dismiss, run};
+pub use plan::{Plan, PlannedRun, PlannedTarget};
+pub use report::{Observer, Progress, RunReport, RunState, Summary};
+pub use results::gather;
+pub use source::WorkSource;
+pub use unit::Failure;
+pub use worker::work;
+
+use crate::comm::CommError;
+use crate::device::{Arith, UnknownArith};
+use crate::io::IoError;
+use crate::store::StoreError;
+use crate::target::TargetError;
+
+/// The rank that manages.
+pub const MANAGER: usize = 0;
+
+/// What ends a sweep. (What ends a run is a [`Failure`].)
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// A file of an `external` target.
+    #[error("{}: {why}; `problem: external` needs an npz with X, Y and one with W0, b0, … or flat, layer_shapes", path.display())]
+    External {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A target that cannot be what it is asked to be.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// An arithmetic that some rank lacks.
+    #[error("--arith {asked}: some rank has only {common}; leave the option away or ask for {common}")]
+    Arith {
+        /// What was asked for.
+        asked: Arith,
+        /// What every rank has.
+        common: Arith,
+    },
+    /// An arithmetic by a wrong name.
+    #[error(transparent)]
+    UnknownArith(#[from] UnknownArith),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file's content.
+    #[error("{0}; the store may be damaged: `lambda-hat-mpi artifacts verify` tells")]
+    Io(#[from] IoError),
+    /// Messages between ranks.
+    #[error(transparent)]
+    Comm(#[from] CommError),
+    /// A message that cannot be read.
+    #[error("a message or record cannot be read ({0}): are all ranks the same version?")]
+    Wire(#[from] postcard::Error),
+    /// A JSON file that cannot be read or written.
+    #[error("a JSON record is malformed: {0}; `lambda-hat-mpi artifacts verify` tells which")]
+    Json(#[from] serde_json::Error),
+    /// A record of the store that is not what this version writes.
+    #[error("the record of {id}: {what}; `lambda-hat-mpi artifacts rm {id}` forgets it")]
+    Record {
+        /// Whose record.
+        id: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Threads could not be started.
+    #[error("cannot start a worker thread: {0}; ask for fewer with --workers")]
+    Thread(#[from] std::io::Error),
+    /// The writer ended early.
+    #[error("the writer thread ended early: this is a bug, please report it")]
+    WriterGone,
+}
+
+impl SweepError {
+    /// The exit code that the program ends with: 2 for the user's input, 3 for the surroundings.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            SweepError::External { .. }
+            | SweepError::Target(_)
+            | SweepError::Arith { .. }
+            | SweepError::UnknownArith(_) => 2,
+            _ => 3,
+        }
+    }
+}

@@ -18,6 +18,9 @@ pub struct Shape {
     pub ld: usize,
 }
 
+/// Rows that layer normalisation takes at a time: divides the number of lanes of either type.
+const ROWS: usize = 8;
+
 /// Added under the root of layer normalisation.
 const NORM_EPSILON: f64 = 1e-5;
 
@@ -162,21 +165,32 @@ pub fn normalise<T: Real>(
         #[inline(always)]
         || {
             let count = T::from_f64(shape.features as f64);
-            for b in 0..shape.rows {
-                let (mut mean, mut square) = (T::ZERO, T::ZERO);
-                for f in 0..shape.features {
-                    mean += z[f * shape.ld + b];
+            for (first, rstd) in (0..shape.rows).step_by(ROWS).zip(rstd.chunks_exact_mut(ROWS)) {
+                let (mut mean, mut square) = ([T::ZERO; ROWS], [T::ZERO; ROWS]);
+                for line in z.chunks(shape.ld).take(shape.features) {
+                    for (mean, &z) in mean.iter_mut().zip(&line[first..first + ROWS]) {
+                        *mean += z;
+                    }
                 }
-                mean /= count;
-                for f in 0..shape.features {
-                    let centred = z[f * shape.ld + b] - mean;
-                    square += centred * centred;
+                mean.iter_mut().for_each(|m| *m /= count);
+                for line in z.chunks(shape.ld).take(shape.features) {
+                    for ((square, &mean), &z) in square.iter_mut().zip(&mean).zip(&line[first..first + ROWS])
+                    {
+                        *square += (z - mean) * (z - mean);
+                    }
                 }
-                rstd[b] = T::ONE / (square / count + T::from_f64(NORM_EPSILON)).sqrt();
-                for f in 0..shape.features {
-                    let i = f * shape.ld + b;
-                    hat[i] = (z[i] - mean) * rstd[b];
-                    z[i] = scale[f] * hat[i] + shift[f];
+                for (rstd, &square) in rstd.iter_mut().zip(&square) {
+                    *rstd = T::ONE / (square / count + T::from_f64(NORM_EPSILON)).sqrt();
+                }
+                let affine = scale.iter().zip(shift);
+                for ((z, hat), (&scale, &shift)) in
+                    z.chunks_mut(shape.ld).zip(hat.chunks_mut(shape.ld)).zip(affine)
+                {
+                    let rows = z[first..first + ROWS].iter_mut().zip(&mut hat[first..first + ROWS]);
+                    for (((z, hat), &mean), &rstd) in rows.zip(&mean).zip(rstd.iter()) {
+                        *hat = (*z - mean) * rstd;
+                        *z = scale * *hat + shift;
+                    }
                 }
             }
         },
@@ -210,19 +224,22 @@ pub fn normalise_gradient<T: Real>(
                 dshift[f] += sum;
             }
             let count = T::from_f64(shape.features as f64);
-            for b in 0..shape.rows {
-                let (mut mean, mut along) = (T::ZERO, T::ZERO);
-                for f in 0..shape.features {
-                    let i = f * shape.ld + b;
-                    let g = scale[f] * dz[i];
-                    mean += g;
-                    along += g * hat[i];
+            for (first, rstd) in (0..shape.rows).step_by(ROWS).zip(rstd.chunks_exact(ROWS)) {
+                let (mut mean, mut along) = ([T::ZERO; ROWS], [T::ZERO; ROWS]);
+                for ((dz, hat), &scale) in dz.chunks(shape.ld).zip(hat.chunks(shape.ld)).zip(scale) {
+                    let rows = dz[first..first + ROWS].iter().zip(&hat[first..first + ROWS]);
+                    for (((&dz, &hat), mean), along) in rows.zip(&mut mean).zip(&mut along) {
+                        let g = scale * dz;
+                        *mean += g;
+                        *along += g * hat;
+                    }
                 }
-                mean /= count;
-                along /= count;
-                for f in 0..shape.features {
-                    let i = f * shape.ld + b;
-                    dz[i] = (scale[f] * dz[i] - mean - hat[i] * along) * rstd[b];
+                mean.iter_mut().chain(&mut along).for_each(|m| *m /= count);
+                for ((dz, hat), &scale) in dz.chunks_mut(shape.ld).zip(hat.chunks(shape.ld)).zip(scale) {
+                    let rows = dz[first..first + ROWS].iter_mut().zip(&hat[first..first + ROWS]);
+                    for ((((dz, &hat), &mean), &along), &rstd) in rows.zip(&mean).zip(&along).zip(rstd) {
+                        *dz = (scale * *dz - mean - hat * along) * rstd;
+                    }
                 }
             }
         },

@@ -1,12 +1,31 @@
 //! Targets: data, models, the passes that give loss and gradient, training to w*.
 
+mod build;
+mod data;
+mod dln;
 mod elementwise;
+mod error;
+mod exact;
+mod external;
 mod layout;
+mod matrix;
 mod network;
 mod potential;
+mod quadrature;
 mod reference;
+mod simple;
+mod training;
 
-pub use layout::param_count;
+pub use build::{Target, build};
+pub use error::TargetError;
+pub use exact::{
+    Exact, FiniteForm, Singularity, deep_linear_singularity, normal_crossing_singularity, quadratic_llc,
+    quadratic_singularity,
+};
+pub use external::{ExternalArrays, Tensor, network_of};
+pub use layout::{Layer, layers, param_count};
 pub use network::NetworkPotential;
 pub use potential::Potential;
-pub use reference::Reference;
+pub use reference::{LAYERNORM_EPS, Reference, activate, residual_loss};
+pub use simple::{NormalCrossingPotential, QuadraticPotential};
+pub use training::{StopReason, TrainingOutcome, train};

@@ -1,0 +1,121 @@
+//! The command line: each option is defined here once.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::device::Arith;
+
+/// Estimates the Local Learning Coefficient of trained models in bulk.
+///
+/// Exit codes: 0 all done, 1 some runs failed, 2 bad usage or configuration, 3 environment
+/// (no MPI, disk full, store damaged or locked).
+#[derive(Debug, Parser)]
+#[command(name = "lambda-hat-mpi", version = crate::VERSION, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the sweep of an experiment file (what happens without a command, too)
+    Run(RunArgs),
+    /// The names that older scripts call `run` by
+    #[command(hide = true)]
+    Workflow(WorkflowArgs),
+    /// Look after the store: list, check, remove
+    Artifacts(ArtifactsArgs),
+    /// Print the JSON Schema of experiment files, for editors
+    Schema,
+    /// Print version, arithmetic, libraries and presets
+    Info,
+}
+
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Where store, runs, results and logs live [default: the current directory]
+    #[arg(long, env = "LAMBDA_HAT_HOME", value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Print tables as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Say more; twice: everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Only warnings and the final table
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Experiment file
+    #[arg(value_name = "FILE", default_value = "config/experiments.yaml")]
+    pub file: PathBuf,
+    /// Override a key, such as posterior.gamma=2 or samplers.hmc.overrides.draws=5000; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Directory with presets of your own: {model,data,teacher,sampler}/NAME.yaml
+    #[arg(long, value_name = "DIR")]
+    pub presets: Option<PathBuf>,
+    /// Name of the experiment, in place of the file's
+    #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
+    pub experiment: Option<String>,
+    /// Print the plan and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Worker slots of this rank [default: 1 under MPI, else the number of cores, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub workers: Option<u16>,
+    /// One process, even under a launcher: MPI is not initialised
+    #[arg(long)]
+    pub local: bool,
+    /// Compute with cpu-generic, cpu-avx2 or cpu-avx512 [default: the best that every rank has]
+    #[arg(long, value_name = "NAME")]
+    pub arith: Option<Arith>,
+    /// Run again what failed by its numbers
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Exit with 1 when a verdict is `check`
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkflowArgs {
+    /// llc or sample
+    #[arg(value_parser = ["llc", "sample"])]
+    pub what: String,
+    /// Experiment file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ArtifactsArgs {
+    #[command(subcommand)]
+    pub command: ArtifactsCommand,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ArtifactsCommand {
+    /// List targets and runs
+    Ls,
+    /// Hash every object again and report what is damaged or missing
+    Verify,
+    /// Remove a target or run, by URN, id, unique prefix or directory name
+    Rm {
+        /// What to remove
+        #[arg(value_name = "WHAT", required = true)]
+        what: Vec<String>,
+    },
+}

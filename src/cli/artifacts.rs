@@ -1,0 +1,86 @@
+//! `artifacts`: looking after the store.
+
+use std::path::PathBuf;
+
+use comfy_table::CellAlignment::{Left, Right};
+use serde_json::json;
+
+use super::args::{ArtifactsArgs, ArtifactsCommand};
+use super::table::table;
+use super::{Quit, start_log};
+use crate::store::{Status, Store};
+
+/// Lists, verifies or removes what the store holds.
+pub fn run(args: ArtifactsArgs) -> Result<u8, Quit> {
+    start_log(&args.common);
+    let root = args.common.root.clone().unwrap_or_else(|| PathBuf::from("."));
+    if !root.join("store").is_dir() {
+        let root = root.display();
+        return Err(Quit::Usage(format!("{root} holds no store: name the directory of a sweep with --root")));
+    }
+    match args.command {
+        ArtifactsCommand::Ls => list(&Store::open(&root)?, args.common.json),
+        ArtifactsCommand::Verify => verify(&Store::open(&root)?, args.common.json),
+        ArtifactsCommand::Rm { what } => remove(&Store::open_exclusive(&root)?, &what, args.common.json),
+    }
+}
+
+fn list(store: &Store, as_json: bool) -> Result<u8, Quit> {
+    let rows = store.list()?;
+    if as_json {
+        println!("{}", json!(rows));
+        return Ok(0);
+    }
+    let mut shown =
+        table(&[("kind", Left), ("directory", Left), ("status", Left), ("when", Left), ("bytes", Right)]);
+    for row in rows {
+        let dir = row.dir.map_or_else(|| row.id.short(12), |d| d.display().to_string());
+        let status = match row.status {
+            Status::Done => "done".to_owned(),
+            Status::Failed { reason, .. } => format!("failed: {reason}"),
+        };
+        let short = dir.strip_prefix("runs/targets/").unwrap_or(&dir).to_owned();
+        shown.add_row([row.kind, short, status, row.when, row.bytes.to_string()]);
+    }
+    println!("{shown}");
+    Ok(0)
+}
+
+fn verify(store: &Store, as_json: bool) -> Result<u8, Quit> {
+    let report = store.verify()?;
+    if as_json {
+        println!("{}", json!(report));
+    } else {
+        for hash in &report.damaged {
+            println!("damaged: object {hash} (now in store/quarantine)");
+        }
+        for (unit, name) in &report.missing {
+            println!("missing: {name} of {unit}");
+        }
+        for bad in &report.bad_refs {
+            println!("unreadable record: {}: {}", bad.urn, bad.why);
+        }
+        println!("{} objects checked, {} orphans", report.checked, report.orphans.len());
+        if !report.is_sound() {
+            println!("run the sweep again: it makes what is damaged or missing anew, and nothing else");
+        }
+    }
+    Ok(if report.is_sound() { 0 } else { 3 })
+}
+
+fn remove(store: &Store, what: &[String], as_json: bool) -> Result<u8, Quit> {
+    for name in what {
+        let removed = store.remove(name)?;
+        if as_json {
+            println!("{}", json!(removed));
+        } else {
+            println!(
+                "removed {} ({} objects, {} bytes)",
+                removed.units.join(", "),
+                removed.objects.len(),
+                removed.bytes
+            );
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,27 @@
+//! `info` and `schema`: what this program is and reads.
+
+use super::Quit;
+use crate::config;
+use crate::device::Arith;
+
+/// Prints the JSON Schema of experiment files.
+pub fn schema() -> Result<u8, Quit> {
+    let text =
+        serde_json::to_string_pretty(&config::json_schema()).map_err(|e| Quit::Environment(e.to_string()))?;
+    println!("{text}");
+    Ok(0)
+}
+
+/// Prints version, arithmetic and libraries.
+pub fn info() -> Result<u8, Quit> {
+    println!("lambda-hat-mpi {}", crate::VERSION);
+    println!("commit         {}", crate::GIT_SHA);
+    let names: Vec<&str> = Arith::ALL.into_iter().filter(|a| a.is_available()).map(Arith::name).collect();
+    println!("arithmetic     {} (this processor: {})", Arith::best(), names.join(", "));
+    println!(
+        "MPI            {}",
+        if cfg!(feature = "mpi") { "built in" } else { "not built in (feature mpi)" }
+    );
+    println!("samplers       {}", config::Algo::NAMES.join(", "));
+    Ok(0)
+}

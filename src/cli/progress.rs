@@ -1,0 +1,113 @@
+//! What a user sees while a sweep runs.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::table::{number, seconds, with_error};
+use crate::sweep::{Observer, Plan, Progress, RunState};
+
+/// One line a finished target or run, and on a terminal a bar with the time left; on standard
+/// error, so that tables can be piped.
+pub struct Display {
+    bar: ProgressBar,
+    quiet: bool,
+    runs_done: usize,
+    targets_done: usize,
+}
+
+impl Display {
+    /// A display that says nothing when `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        Self { bar: ProgressBar::with_draw_target(None, target), quiet, runs_done: 0, targets_done: 0 }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn say(&self, line: &str) {
+        if self.quiet {
+            return;
+        }
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+
+    fn place(count: usize, total: usize) -> String {
+        let width = total.to_string().len();
+        format!("[{count:>width$}/{total}]")
+    }
+
+    fn target_name(plan: &Plan, index: usize) -> String {
+        format!("tgt_{}", plan.targets[index].id.short(12))
+    }
+}
+
+impl Observer for Display {
+    fn progress(&mut self, progress: &Progress<'_>) {
+        match progress {
+            Progress::Planned { plan, units } => {
+                let (targets, runs) = (plan.targets.len(), plan.runs.len());
+                if *units == 0 {
+                    self.say(&format!(
+                        "{}: {targets} targets, {runs} runs, all done before: 0 units executed",
+                        plan.name
+                    ));
+                    return;
+                }
+                self.say(&format!("{}: {targets} targets, {runs} runs, {units} units to do", plan.name));
+                self.bar.set_length(*units as u64);
+                let style =
+                    ProgressStyle::with_template("{bar:30} {pos}/{len} units, {elapsed} gone, {eta} left");
+                self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                self.bar.enable_steady_tick(Duration::from_millis(200));
+            }
+            Progress::Unit { done, total } => {
+                self.bar.set_length(*total as u64);
+                self.bar.set_position(*done as u64);
+            }
+            Progress::Target { plan, index, seconds: s } => {
+                self.targets_done += 1;
+                let place = Self::place(self.targets_done, plan.targets.len());
+                let (name, label) = (Self::target_name(plan, *index), &plan.targets[*index].label);
+                self.say(&format!("{place} target {name} {label} built in {}", seconds(*s)));
+            }
+            Progress::TargetFailed { plan, index, failure } => {
+                self.targets_done += 1;
+                let place = Self::place(self.targets_done, plan.targets.len());
+                self.say(&format!(
+                    "{place} target {} FAILED: {}",
+                    Self::target_name(plan, *index),
+                    failure.reason
+                ));
+            }
+            Progress::Run { plan, index, report } => {
+                self.runs_done += 1;
+                let run = &plan.runs[*index];
+                let place = Self::place(self.runs_done, plan.runs.len());
+                let (sampler, name) = (run.sampler.algo.name(), Self::target_name(plan, run.target));
+                match &report.state {
+                    RunState::Done(a) => {
+                        let llc = with_error(a.llc_mean.unwrap_or(f64::NAN), a.llc_mcse.unwrap_or(f64::NAN));
+                        let r_hat = a.r_hat.map_or("–".to_owned(), |r| format!("{r:.2}"));
+                        let fge = number(a.fge_warmup + a.fge_sampling);
+                        let time = seconds(report.seconds);
+                        self.say(&format!(
+                            "{place} {sampler} {name} llc {llc} R-hat {r_hat} {} ({fge} FGE, {time})",
+                            a.verdict
+                        ));
+                    }
+                    RunState::Failed(failure) => {
+                        self.say(&format!("{place} {sampler} {name} FAILED: {}", failure.reason))
+                    }
+                }
+            }
+        }
+    }
+}

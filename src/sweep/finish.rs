@@ -1,0 +1,128 @@
+//! The end of a run: chains become a trace, a trace becomes λ̂ with its error and verdict.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::SweepError;
+use super::plan::{PlannedRun, PlannedTarget};
+use super::writer::RunParts;
+use crate::config::canonical_json;
+use crate::diagnostics::{Analysis, Bias, Context, analyse};
+use crate::io::{Attr, netcdf};
+use crate::sampler;
+use crate::target::Exact;
+use crate::trace::Trace;
+
+/// A finished run: its files by name and what is told about it.
+#[derive(Debug)]
+pub struct Finished {
+    /// λ̂, error, verdict.
+    pub analysis: Analysis,
+    /// Deterministic content: trace.nc, analysis.json, state.bin.
+    pub files: BTreeMap<&'static str, Vec<u8>>,
+    /// Clocks and places, a unit each.
+    pub timing: Value,
+    /// Wall seconds of all units together.
+    pub seconds: f64,
+    /// Where units ran.
+    pub hosts: Vec<String>,
+    /// Lines for the run's log.
+    pub log: Vec<String>,
+}
+
+/// Makes a run's files from its parts.
+pub fn assemble(
+    run: &PlannedRun,
+    target: &PlannedTarget,
+    exact: &Exact,
+    parts: RunParts,
+) -> Result<Finished, SweepError> {
+    let layout = sampler::layout(&run.sampler);
+    let mut seconds = 0.0;
+    let mut hosts = Vec::new();
+    let mut units = Vec::new();
+    let mut unit = |what: String, s: f64, host: &str| {
+        seconds += s;
+        if !hosts.iter().any(|h| h == host) {
+            hosts.push(host.to_owned());
+        }
+        units.push(json!({ "unit": what, "seconds": s, "host": host }));
+    };
+    let (mut fge_warmup, mut fge_sampling) = (0.0, 0.0);
+    let mut bias = if sampler::is_exact(&run.sampler) { Bias::Exact } else { Bias::Unknown };
+    let mut log = Vec::new();
+    if let Some((adapted, s, host)) = &parts.warmup {
+        unit("warmup".into(), *s, host);
+        fge_warmup += adapted.fge;
+        if let (Bias::Unknown, Some(relative)) = (bias, adapted.predicted_bias) {
+            bias = Bias::Predicted(relative);
+        }
+        log.push(format!("warmup: {s:.3} s, {:.1} FGE, step size {:e}", adapted.fge, adapted.step_size));
+    }
+    for (i, chain) in parts.chains.iter().enumerate() {
+        unit(format!("chain {i}"), chain.seconds, &chain.host);
+        fge_warmup += chain.outcome.fge_warmup;
+        fge_sampling += chain.outcome.fge_sampling;
+        log.push(format!("chain {i}: {:.3} s, {:.1} FGE", chain.seconds, chain.outcome.fge_sampling));
+    }
+    if let Some(chain) = &parts.control {
+        unit("control".into(), chain.seconds, &chain.host);
+        // Work spent on checking is not work that draws came from.
+        fge_warmup += chain.outcome.fge_warmup + chain.outcome.fge_sampling;
+        log.push(format!("control chain at half the step: {:.3} s", chain.seconds));
+    }
+    let l0 = parts.chains.first().map_or(f64::NAN, |c| c.l0);
+    let states: Vec<Vec<u8>> = parts.chains.iter().map(|c| c.outcome.final_state.clone()).collect();
+    let control = parts.control.map(|c| Trace { layout: layout.clone(), chains: vec![c.outcome.trace] });
+    let trace = Trace { layout, chains: parts.chains.into_iter().map(|c| c.outcome.trace).collect() };
+    let nbeta = run.nbeta(target);
+    let gamma = run.posterior.gamma(target.dim);
+    let (target_id, run_id) = (target.id.to_string(), run.id.to_string());
+    let context = Context {
+        target_id: &target_id,
+        run_id: &run_id,
+        sampler: run.sampler.algo.name(),
+        beta: run.posterior.beta(target.n_data),
+        gamma,
+        nbeta,
+        l0,
+        exact_lambda: exact.lambda,
+        exact_multiplicity: exact.multiplicity,
+        exact_llc: exact.llc(nbeta, gamma),
+        fge_warmup,
+        fge_sampling,
+        bias,
+        control: control.as_ref().and_then(|c| c.column("llc")).map(|chains| chains[0]),
+        needs_control: run.control,
+    };
+    let analysis = analyse(&trace, &context);
+    let settings = canonical_json(&json!({ "sampler": run.sampler, "posterior": run.posterior }));
+    let attrs = [
+        ("target_id", Attr::Str(target_id.clone())),
+        ("run_id", Attr::Str(run_id.clone())),
+        ("sampler", Attr::Str(run.sampler.algo.name().to_owned())),
+        ("settings", Attr::Str(settings)),
+        ("inference_library", Attr::Str("lambda-hat-mpi".to_owned())),
+        ("n_data", Attr::I64(target.n_data as i64)),
+        ("dim", Attr::I64(target.dim as i64)),
+        ("beta", Attr::F64(context.beta)),
+        ("gamma", Attr::F64(gamma)),
+        ("l0", Attr::F64(l0)),
+    ];
+    let mut analysis_json = serde_json::to_vec_pretty(&analysis)?;
+    analysis_json.push(b'\n');
+    let files = BTreeMap::from([
+        ("trace.nc", netcdf::write_trace(&trace, control.as_ref(), &attrs)?),
+        ("analysis.json", analysis_json),
+        ("state.bin", postcard::to_stdvec(&states)?),
+    ]);
+    Ok(Finished {
+        analysis,
+        files,
+        timing: json!({ "seconds": seconds, "units": units }),
+        seconds,
+        hosts,
+        log,
+    })
+}

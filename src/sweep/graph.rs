@@ -1,0 +1,130 @@
+//! A sweep's units and what each waits for.
+
+use super::plan::Plan;
+use super::scheduler::UnitId;
+use super::source::{Graph, WorkSource};
+use super::survey::{Found, Survey};
+
+/// What a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitKind {
+    /// Make a target.
+    Build(usize),
+    /// Adapt a run's sampler.
+    Warmup(usize),
+    /// One chain of a run.
+    Chain(usize, u32),
+    /// A run's control chain.
+    Control(usize),
+}
+
+impl UnitKind {
+    /// The target that must be at hand where the unit runs.
+    pub fn target(self, plan: &Plan) -> Option<usize> {
+        match self {
+            UnitKind::Build(_) => None,
+            UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => Some(plan.runs[r].target),
+        }
+    }
+}
+
+/// The units that are left to do.
+#[derive(Debug)]
+pub struct SweepGraph {
+    graph: Graph,
+    kinds: Vec<UnitKind>,
+    /// Units of each run.
+    of_run: Vec<Vec<UnitId>>,
+    /// Whether some unit will sample the target.
+    sampled: Vec<bool>,
+}
+
+impl SweepGraph {
+    /// The units of everything that the survey did not find.
+    pub fn new(plan: &Plan, survey: &Survey) -> Self {
+        let mut sweep = Self {
+            graph: Graph::default(),
+            kinds: Vec::new(),
+            of_run: vec![Vec::new(); plan.runs.len()],
+            sampled: vec![false; plan.targets.len()],
+        };
+        let builds: Vec<Option<UnitId>> = survey
+            .targets
+            .iter()
+            .zip(&plan.targets)
+            .enumerate()
+            .map(|(t, (found, target))| {
+                matches!(found, Found::Missing)
+                    .then(|| sweep.add(UnitKind::Build(t), target.build_fge * target.gradient_flops, &[]))
+            })
+            .collect();
+        for (r, (found, run)) in survey.runs.iter().zip(&plan.runs).enumerate() {
+            if !matches!(found, Found::Missing) || matches!(survey.targets[run.target], Found::Failed(_)) {
+                continue;
+            }
+            sweep.sampled[run.target] = true;
+            let flops = plan.targets[run.target].gradient_flops;
+            let mut after: Vec<UnitId> = builds[run.target].into_iter().collect();
+            if run.warmup {
+                let warmup = sweep.add(UnitKind::Warmup(r), run.fge.warmup * flops, &after);
+                sweep.of_run[r].push(warmup);
+                after = vec![warmup];
+            }
+            for chain in 0..run.sampler.chains as u32 {
+                let unit = sweep.add(UnitKind::Chain(r, chain), run.fge.chain * flops, &after);
+                sweep.of_run[r].push(unit);
+            }
+            if run.control {
+                let unit = sweep.add(UnitKind::Control(r), run.fge.control * flops, &after);
+                sweep.of_run[r].push(unit);
+            }
+        }
+        sweep
+    }
+
+    fn add(&mut self, kind: UnitKind, cost: f64, after: &[UnitId]) -> UnitId {
+        self.kinds.push(kind);
+        self.graph.add(cost, after)
+    }
+
+    /// What a unit is.
+    pub fn kind(&self, unit: UnitId) -> UnitKind {
+        self.kinds[unit as usize]
+    }
+
+    /// Number of units that were left to do at the start.
+    pub fn len(&self) -> usize {
+        self.graph.len()
+    }
+
+    /// Whether some unit will sample the target.
+    pub fn needs_target(&self, target: usize) -> bool {
+        self.sampled[target]
+    }
+
+    /// Whether a unit was dropped.
+    pub fn has_failed(&self, unit: UnitId) -> bool {
+        self.graph.has_failed(unit)
+    }
+
+    /// Drops what is left of a run. Units that slots hold already end as they may.
+    pub fn drop_run(&mut self, run: usize) {
+        for &unit in &self.of_run[run] {
+            self.graph.settled(unit, false);
+        }
+    }
+}
+
+impl WorkSource for SweepGraph {
+    fn ready(&mut self) -> Vec<(UnitId, f64)> {
+        self.graph.ready()
+    }
+
+    fn settled(&mut self, unit: UnitId, success: bool) {
+        self.graph.settled(unit, success);
+    }
+
+    fn is_done(&self) -> bool {
+        self.graph.is_done()
+    }
+}

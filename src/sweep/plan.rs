@@ -1,0 +1,187 @@
+//! From an experiment to a plan: identities, sizes, expected work. Nothing is run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::config::{self, Experiment, External, Id, PosteriorSpec, Problem, SamplerSpec, TargetSpec};
+use crate::io::npz;
+use crate::sampler;
+use crate::target::{ExternalArrays, network_of, param_count};
+
+use super::SweepError;
+
+/// A sweep as it will be run.
+#[derive(Debug)]
+pub struct Plan {
+    /// Names `results/<name>.*`.
+    pub name: String,
+    /// Targets in the order of the file.
+    pub targets: Vec<PlannedTarget>,
+    /// Runs, target by target.
+    pub runs: Vec<PlannedRun>,
+}
+
+/// A target to be there.
+#[derive(Debug)]
+pub struct PlannedTarget {
+    /// Identity.
+    pub id: Id,
+    /// The target.
+    pub spec: TargetSpec,
+    /// For tables.
+    pub label: String,
+    /// The user's arrays, for `external` targets.
+    pub external: Option<ExternalArrays>,
+    /// Number of parameters d.
+    pub dim: usize,
+    /// Rows n as they enter β.
+    pub n_data: usize,
+    /// Rows that a gradient sums over; 0 for a target without rows.
+    pub rows: usize,
+    /// Floating-point operations of one full gradient.
+    pub gradient_flops: f64,
+    /// Expected work of the build in full gradients.
+    pub build_fge: f64,
+}
+
+/// A run to be there.
+#[derive(Debug)]
+pub struct PlannedRun {
+    /// Identity.
+    pub id: Id,
+    /// Keys its random numbers: the identity without chains and draws.
+    pub stream: Id,
+    /// Index of its target.
+    pub target: usize,
+    /// The sampler.
+    pub sampler: SamplerSpec,
+    /// The posterior.
+    pub posterior: PosteriorSpec,
+    /// Whether a warmup unit comes before the chains.
+    pub warmup: bool,
+    /// Whether a control chain at half the step belongs to it.
+    pub control: bool,
+    /// Expected work.
+    pub fge: sampler::ExpectedFge,
+}
+
+impl PlannedRun {
+    /// nβ on its target.
+    pub fn nbeta(&self, target: &PlannedTarget) -> f64 {
+        target.n_data as f64 * self.posterior.beta(target.n_data)
+    }
+
+    /// Number of units that make the run.
+    pub fn units(&self) -> usize {
+        usize::from(self.warmup) + self.sampler.chains + usize::from(self.control)
+    }
+}
+
+impl Plan {
+    /// Plans an experiment. Files of `external` targets are read here, once, and enter the
+    /// identities by their content.
+    pub fn new(experiment: &Experiment) -> Result<Self, SweepError> {
+        let mut targets = Vec::with_capacity(experiment.targets.len());
+        for entry in &experiment.targets {
+            let external = match &entry.spec.problem {
+                Problem::External(e) => Some(read_external(e)?),
+                _ => None,
+            };
+            let (external, content) = external.unzip();
+            let content: Vec<(&str, [u8; 32])> =
+                content.iter().flat_map(|c: &[[u8; 32]; 2]| [("data", c[0]), ("params", c[1])]).collect();
+            let id = config::target_id(&entry.spec, &content);
+            let size = Size::of(&entry.spec, external.as_ref())?;
+            targets.push(PlannedTarget {
+                id,
+                spec: entry.spec.clone(),
+                label: entry.label.clone(),
+                external,
+                dim: size.dim,
+                n_data: size.n_data,
+                rows: size.rows,
+                gradient_flops: size.flops,
+                build_fge: size.build_fge,
+            });
+        }
+        let runs = experiment
+            .runs
+            .iter()
+            .map(|run| {
+                let target: &PlannedTarget = &targets[run.target];
+                let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
+                PlannedRun {
+                    id: config::run_id(&target.id, &run.sampler, &run.posterior),
+                    stream: config::stream_id(&target.id, &run.sampler, &run.posterior),
+                    target: run.target,
+                    sampler: run.sampler.clone(),
+                    posterior: run.posterior.clone(),
+                    warmup: sampler::needs_warmup(&run.sampler),
+                    control: singular && sampler::is_exact(&run.sampler),
+                    fge: sampler::expected_fge(&run.sampler, target.rows),
+                }
+            })
+            .collect();
+        Ok(Self { name: experiment.name.clone(), targets, runs })
+    }
+
+    /// Number of units of the whole sweep: builds, warmups, chains, finishes.
+    pub fn units(&self) -> usize {
+        self.targets.len() + self.runs.iter().map(|r| r.units() + 1).sum::<usize>()
+    }
+}
+
+/// What a target's cost follows from.
+struct Size {
+    dim: usize,
+    n_data: usize,
+    rows: usize,
+    flops: f64,
+    build_fge: f64,
+}
+
+impl Size {
+    fn of(spec: &TargetSpec, external: Option<&ExternalArrays>) -> Result<Self, SweepError> {
+        let rowless = |dim: usize, n_data: usize| Size {
+            dim,
+            n_data,
+            rows: 0,
+            flops: 4.0 * dim as f64,
+            build_fge: 1.0,
+        };
+        let network = network_of(&spec.problem, external)?;
+        Ok(match (&spec.problem, network) {
+            (Problem::Quadratic(q), _) => rowless(q.eigenvalues.len(), q.n_data),
+            (Problem::NormalCrossing(c), _) => rowless(c.exponents.len(), c.n_data),
+            // A problem with rows has a network.
+            (_, None) => rowless(0, 1),
+            (problem, Some((network, n))) => {
+                let widths: Vec<usize> = std::iter::once(network.in_dim)
+                    .chain(network.hidden.iter().copied())
+                    .chain([network.out_dim])
+                    .collect();
+                let products: usize = widths.windows(2).map(|w| w[0] * w[1]).sum();
+                let build_fge = match problem {
+                    Problem::Mlp(m) => {
+                        m.training.steps as f64 * m.training.batch_size.map_or(1.0, |b| b as f64 / n as f64)
+                    }
+                    _ => 1.0,
+                };
+                let flops = n as f64 * (6 * products - 2 * widths[0] * widths[1]) as f64;
+                Size { dim: param_count(&network), n_data: n, rows: n, flops, build_fge }
+            }
+        })
+    }
+}
+
+fn read_external(spec: &External) -> Result<(ExternalArrays, [[u8; 32]; 2]), SweepError> {
+    let read = |path: &Path| -> Result<(BTreeMap<String, npz::Array>, [u8; 32]), SweepError> {
+        let told = |why: String| SweepError::External { path: path.to_owned(), why };
+        let bytes = std::fs::read(path).map_err(|e| told(e.to_string()))?;
+        let arrays = npz::read(&bytes).map_err(|e| told(e.to_string()))?;
+        Ok((arrays, *blake3::hash(&bytes).as_bytes()))
+    };
+    let (data, data_hash) = read(&spec.data)?;
+    let (params, params_hash) = read(&spec.params)?;
+    Ok((super::files::external_arrays(data, params), [data_hash, params_hash]))
+}

@@ -1,0 +1,99 @@
+//! What a sweep tells while it runs and when it is over.
+
+use super::plan::Plan;
+use super::unit::Failure;
+use crate::diagnostics::Analysis;
+
+/// A run's end.
+#[derive(Clone, Debug)]
+pub enum RunState {
+    /// There are results.
+    Done(Box<Analysis>),
+    /// There are none, and why.
+    Failed(Failure),
+}
+
+/// A run in the summary.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    /// How it ended.
+    pub state: RunState,
+    /// Whether this sweep did the work, or found it done.
+    pub executed: bool,
+    /// Wall seconds of all its units together.
+    pub seconds: f64,
+}
+
+impl RunReport {
+    /// A run that was in the store already.
+    pub fn found(state: RunState) -> Self {
+        Self { state, executed: false, seconds: 0.0 }
+    }
+
+    /// A run that nobody reported on.
+    pub fn lost() -> Self {
+        let reason = "its units were never executed: start the sweep again".to_owned();
+        Self::found(RunState::Failed(Failure { reason, settled: false }))
+    }
+}
+
+/// What happens while a sweep runs.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// Units are about to go out.
+    Planned {
+        /// The plan.
+        plan: &'a Plan,
+        /// Units that are left to do.
+        units: usize,
+    },
+    /// A target is built and on disk.
+    Target {
+        /// The plan.
+        plan: &'a Plan,
+        /// The target's index.
+        index: usize,
+        /// Wall seconds of the build.
+        seconds: f64,
+    },
+    /// A target could not be built.
+    TargetFailed {
+        /// The plan.
+        plan: &'a Plan,
+        /// The target's index.
+        index: usize,
+        /// Why.
+        failure: &'a Failure,
+    },
+    /// A run is finished and on disk.
+    Run {
+        /// The plan.
+        plan: &'a Plan,
+        /// The run's index.
+        index: usize,
+        /// How it ended.
+        report: &'a RunReport,
+    },
+    /// A unit has ended.
+    Unit {
+        /// Units ended so far.
+        done: usize,
+        /// Units in all.
+        total: usize,
+    },
+}
+
+/// Whoever shows a sweep's progress.
+pub trait Observer {
+    /// Is told everything as it happens.
+    fn progress(&mut self, progress: &Progress<'_>);
+}
+
+/// A sweep's end: every run of the plan, in order.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Units executed.
+    pub executed: usize,
+    /// Every run.
+    pub runs: Vec<RunReport>,
+}

@@ -1,0 +1,101 @@
+//! What is there already: finished work is never redone, damaged work is.
+
+use super::SweepError;
+use super::files;
+use super::plan::Plan;
+use super::unit::Failure;
+use crate::diagnostics::Analysis;
+use crate::store::{ObjectState, RUN, Ref, Status, Store, TARGET};
+use crate::target::Target;
+
+/// The state of a target or run before a sweep.
+#[derive(Debug)]
+pub enum Found<T> {
+    /// Done and intact, with its content where it will be needed.
+    Done(Option<T>),
+    /// Failed by its numbers before, and would again.
+    Failed(Failure),
+    /// To be done.
+    Missing,
+}
+
+/// The state of everything in a plan.
+#[derive(Debug)]
+pub struct Survey {
+    /// A target each.
+    pub targets: Vec<Found<Target>>,
+    /// A run each.
+    pub runs: Vec<Found<Box<Analysis>>>,
+}
+
+impl Survey {
+    /// Reads what the store has of a plan, re-hashing it, and lays the `runs/` tree out again where
+    /// files are gone.
+    pub fn of(plan: &Plan, store: &Store, retry_failed: bool) -> Result<Self, SweepError> {
+        let mut targets = Vec::with_capacity(plan.targets.len());
+        for planned in &plan.targets {
+            let found = match intact(store, TARGET, &planned.id, retry_failed)? {
+                Found::Done(Some(record)) => {
+                    files::lay_out_target(store, planned, &record)?;
+                    Found::Done(Some(files::read_target(store, planned, &record)?))
+                }
+                Found::Done(None) | Found::Missing => Found::Missing,
+                Found::Failed(failure) => Found::Failed(failure),
+            };
+            targets.push(found);
+        }
+        let mut runs = Vec::with_capacity(plan.runs.len());
+        for run in &plan.runs {
+            let planned = &plan.targets[run.target];
+            let found = match (intact(store, RUN, &run.id, retry_failed)?, &targets[run.target]) {
+                (_, Found::Failed(failure)) => Found::Failed(failure.clone()),
+                (Found::Done(Some(record)), _) => {
+                    files::lay_out_run(store, run, planned, &record)?;
+                    Found::Done(Some(Box::new(files::read_analysis(store, &record)?)))
+                }
+                (Found::Failed(failure), _) => Found::Failed(failure),
+                _ => Found::Missing,
+            };
+            runs.push(found);
+        }
+        Ok(Self { targets, runs })
+    }
+}
+
+/// The record of something done, if all its objects are there and intact.
+fn intact(
+    store: &Store,
+    kind: &str,
+    id: &crate::config::Id,
+    retry_failed: bool,
+) -> Result<Found<Ref>, SweepError> {
+    let Some(record) = store.read_ref(kind, &files::key(id))? else { return Ok(Found::Missing) };
+    match &record.status {
+        Status::Failed { reason, settled: true } if !retry_failed => {
+            return Ok(Found::Failed(Failure { reason: reason.clone(), settled: true }));
+        }
+        Status::Failed { .. } => return Ok(Found::Missing),
+        Status::Done => {}
+    }
+    let mut whole = true;
+    for (name, hash) in &record.objects {
+        match store.check(hash)? {
+            ObjectState::Intact => {}
+            ObjectState::Missing => {
+                log::warn!(
+                    "{kind} {}: {name} is missing from the store; it will be made again",
+                    id.short(12)
+                );
+                whole = false;
+            }
+            ObjectState::Damaged => {
+                log::warn!(
+                    "{kind} {}: {name} is damaged and was put aside; it will be made again",
+                    id.short(12)
+                );
+                whole = false;
+            }
+        }
+    }
+    Ok(if whole { Found::Done(Some(record)) } else { Found::Missing })
+}

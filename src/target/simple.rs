@@ -1,0 +1,160 @@
+//! Targets given by a formula: no data, no rows, no scratch.
+
+use super::potential::Potential;
+use crate::num::Real;
+
+/// L(w) = ½ Σ hᵢwᵢ².
+pub struct QuadraticPotential {
+    eigenvalues: Vec<f64>,
+}
+
+impl QuadraticPotential {
+    /// `eigenvalues` are the hᵢ ≥ 0.
+    pub fn new(eigenvalues: &[f64]) -> Self {
+        Self { eigenvalues: eigenvalues.to_vec() }
+    }
+}
+
+impl<T: Real> Potential<T> for QuadraticPotential {
+    fn dim(&self) -> usize {
+        self.eigenvalues.len()
+    }
+
+    fn rows(&self) -> usize {
+        0
+    }
+
+    fn scratch_len(&self) -> usize {
+        0
+    }
+
+    fn batch_scratch_len(&self, _batch: usize) -> usize {
+        0
+    }
+
+    fn loss(&self, w: &[T], _scratch: &mut [T]) -> f64 {
+        0.5 * self.eigenvalues.iter().zip(w).map(|(h, w)| h * w.to_f64() * w.to_f64()).sum::<f64>()
+    }
+
+    fn loss_grad(&self, w: &[T], grad: &mut [T], scratch: &mut [T]) -> f64 {
+        for ((g, h), w) in grad.iter_mut().zip(&self.eigenvalues).zip(w) {
+            *g = T::from_f64(h * w.to_f64());
+        }
+        self.loss(w, scratch)
+    }
+
+    fn batch_loss_grad(&self, w: &[T], _rows: &[u32], grad: &mut [T], scratch: &mut [T]) -> f64 {
+        self.loss_grad(w, grad, scratch)
+    }
+}
+
+/// L(w) = Π wᵢ^(2kᵢ).
+pub struct NormalCrossingPotential {
+    exponents: Vec<u32>,
+}
+
+impl NormalCrossingPotential {
+    /// `exponents` are the kᵢ ≥ 1.
+    pub fn new(exponents: &[u32]) -> Self {
+        Self { exponents: exponents.to_vec() }
+    }
+}
+
+/// wᵏ by repeated squaring.
+fn power(mut w: f64, mut k: u64) -> f64 {
+    let mut out = 1.0;
+    while k > 0 {
+        if k & 1 == 1 {
+            out *= w;
+        }
+        w *= w;
+        k >>= 1;
+    }
+    out
+}
+
+impl<T: Real> Potential<T> for NormalCrossingPotential {
+    fn dim(&self) -> usize {
+        self.exponents.len()
+    }
+
+    fn rows(&self) -> usize {
+        0
+    }
+
+    fn scratch_len(&self) -> usize {
+        0
+    }
+
+    fn batch_scratch_len(&self, _batch: usize) -> usize {
+        0
+    }
+
+    fn loss(&self, w: &[T], _scratch: &mut [T]) -> f64 {
+        self.exponents.iter().zip(w).map(|(&k, w)| power(w.to_f64(), 2 * u64::from(k))).product()
+    }
+
+    fn loss_grad(&self, w: &[T], grad: &mut [T], _scratch: &mut [T]) -> f64 {
+        // ∂ᵢL = 2kᵢwᵢ^(2kᵢ−1)·(product of the factors before i)·(product of those after i): no
+        // division, so that it is right at zeros too.
+        let mut before = 1.0;
+        for ((g, &k), w) in grad.iter_mut().zip(&self.exponents).zip(w) {
+            let (w, k) = (w.to_f64(), u64::from(k));
+            let odd = power(w, 2 * k - 1);
+            *g = T::from_f64(2.0 * k as f64 * odd * before);
+            before *= odd * w;
+        }
+        let mut after = 1.0;
+        for ((g, &k), w) in grad.iter_mut().zip(&self.exponents).zip(w).rev() {
+            *g = T::from_f64(g.to_f64() * after);
+            after *= power(w.to_f64(), 2 * u64::from(k));
+        }
+        before
+    }
+
+    fn batch_loss_grad(&self, w: &[T], _rows: &[u32], grad: &mut [T], scratch: &mut [T]) -> f64 {
+        self.loss_grad(w, grad, scratch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Largest distance between the gradient and central differences of the loss.
+    fn gradient_error(potential: &dyn Potential<f64>, w: &[f64]) -> f64 {
+        let h = 1e-5;
+        let mut grad = vec![f64::NAN; w.len()];
+        let loss = potential.loss_grad(w, &mut grad, &mut []);
+        assert!((loss - potential.loss(w, &mut [])).abs() <= 1e-14 * loss.abs());
+        let shifted = |i: usize, step: f64| {
+            let mut w = w.to_vec();
+            w[i] += step;
+            potential.loss(&w, &mut [])
+        };
+        let error = |i: usize| ((shifted(i, h) - shifted(i, -h)) / (2.0 * h) - grad[i]).abs();
+        (0..w.len()).map(error).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn losses_and_gradients_are_those_of_the_formulas() {
+        let quadratic = QuadraticPotential::new(&[2.0, 0.0, 8.0]);
+        assert_eq!(quadratic.loss(&[3.0, 100.0, 0.5], &mut []), 9.0 + 1.0);
+        assert!(gradient_error(&quadratic, &[3.0, 100.0, 0.5]) < 1e-9);
+        let crossing = NormalCrossingPotential::new(&[1, 2, 3]);
+        assert_eq!(crossing.loss(&[3.0, -2.0, 1.0], &mut []), 9.0 * 16.0);
+        // Central differences err by h²·L‴/6, L‴ below 1e4 here.
+        assert!(gradient_error(&crossing, &[0.7, -0.9, 1.1]) < 1e-6);
+    }
+
+    #[test]
+    fn a_zero_factor_leaves_the_other_gradients_right() {
+        let crossing = NormalCrossingPotential::new(&[1, 1]);
+        let mut grad = [f64::NAN; 2];
+        assert_eq!(crossing.loss_grad(&[0.0, 3.0], &mut grad, &mut []), 0.0);
+        assert_eq!(grad, [0.0, 0.0]);
+        let mut grad = [f32::NAN; 2];
+        assert_eq!(crossing.loss_grad(&[2.0f32, 3.0], &mut grad, &mut []), 36.0);
+        assert_eq!(grad, [36.0, 24.0]);
+    }
+}

@@ -1,0 +1,176 @@
+//! The main job, run as a user runs it.
+
+mod support;
+
+use std::path::Path;
+
+use support::{Ran, deterministic_files, directory_with, executed, lambda_hat, repository, under_mpirun};
+
+fn tiny() -> String {
+    repository("tests/data/sweep/tiny.yaml").to_string_lossy().into_owned()
+}
+
+fn sweep(root: &Path, more: &[&str]) -> Ran {
+    let file = tiny();
+    let args: Vec<&str> = [file.as_str(), "--json", "-q"].into_iter().chain(more.iter().copied()).collect();
+    lambda_hat(root, &args)
+}
+
+fn temp() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+/// 3 builds, and on each of 3 targets: hmc 1 warmup + 3 chains, sgld 1 warmup + 2 chains; and a
+/// control chain of hmc on the two targets that may be singular.
+const UNITS: usize = 3 + 3 * (4 + 3) + 2;
+
+#[test]
+fn results_are_the_same_bits_for_any_number_of_workers_and_ranks() {
+    let reference = temp();
+    let ran = sweep(reference.path(), &["--workers", "1"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(executed(&ran), UNITS);
+    let expected = deterministic_files(reference.path());
+    assert_eq!(expected.len(), 3 * 2 + 6 * 2, "{expected:?}");
+
+    let four = temp();
+    assert_eq!(sweep(four.path(), &["--workers", "4"]).code, 0);
+    assert_eq!(deterministic_files(four.path()), expected, "4 workers");
+
+    let file = tiny();
+    for ranks in [1, 2, 4] {
+        let root = temp();
+        let ran = under_mpirun(root.path(), ranks, &[&file, "-q"]);
+        assert_eq!(ran.code, 0, "{ranks} ranks: {ran:?}");
+        assert_eq!(deterministic_files(root.path()), expected, "{ranks} ranks");
+    }
+    for arith in ["cpu-generic", "cpu-avx2"] {
+        let root = temp();
+        let ran = sweep(root.path(), &["--arith", arith, "--set", "samplers.hmc.overrides.draws=20"]);
+        if ran.err.contains("does not have it") || ran.err.contains("some rank has only") {
+            eprintln!("{arith}: not on this processor, not compared");
+            continue;
+        }
+        let other = temp();
+        assert_eq!(sweep(other.path(), &["--set", "samplers.hmc.overrides.draws=20"]).code, 0);
+        assert_eq!(deterministic_files(root.path()), deterministic_files(other.path()), "{arith}");
+    }
+}
+
+#[test]
+fn finished_work_is_never_redone_and_lost_work_is() {
+    let root = temp();
+    let root = root.path();
+    assert_eq!(executed(&sweep(root, &[])), UNITS);
+    let before = deterministic_files(root);
+    assert_eq!(executed(&sweep(root, &[])), 0, "a second launch");
+
+    // A directory that is gone comes back from the store.
+    let run = directory_with(root, "run_hmc");
+    std::fs::remove_dir_all(&run).expect("removable");
+    assert_eq!(executed(&sweep(root, &[])), 0, "a deleted directory");
+    assert_eq!(deterministic_files(root), before);
+    for name in ["manifest.json", "timing.json"] {
+        assert!(run.join(name).is_file(), "{name} came back");
+    }
+
+    // A run that is removed is done again, and nothing else is.
+    let name = run.file_name().expect("a name").to_string_lossy().into_owned();
+    let removed = lambda_hat(root, &["artifacts", "rm", &name]);
+    assert_eq!(removed.code, 0, "{removed:?}");
+    assert!(!run.exists());
+    let again = executed(&sweep(root, &[]));
+    assert!((4..=5).contains(&again), "one hmc run is 1 warmup, 3 chains and perhaps a control, not {again}");
+    assert_eq!(deterministic_files(root), before);
+
+    // One flipped byte of an object is found, and what it belonged to is made again.
+    let hash =
+        before.iter().find(|(k, _)| k.contains("run_sgld") && k.ends_with("trace.nc")).expect("a trace").1;
+    let object = root.join("store/objects/blake3").join(&hash[..2]).join(&hash[2..]);
+    let mut bytes = std::fs::read(&object).expect("the object");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&object).expect("removable");
+    std::fs::write(&object, bytes).expect("writable");
+    let verify = lambda_hat(root, &["artifacts", "verify"]);
+    assert_eq!(verify.code, 3, "{verify:?}");
+    assert!(verify.out.contains(hash.as_str()) || verify.err.contains(hash.as_str()), "{verify:?}");
+    assert_eq!(executed(&sweep(root, &[])), 3, "1 warmup and 2 chains of one sgld run");
+    assert_eq!(deterministic_files(root), before);
+    assert_eq!(lambda_hat(root, &["artifacts", "verify"]).code, 0);
+    assert_eq!(executed(&sweep(root, &[])), 0);
+}
+
+#[test]
+fn a_sampler_that_blows_up_fails_its_run_and_no_other() {
+    let root = temp();
+    let root = root.path();
+    let ran = sweep(root, &["--set", "samplers.sgld.overrides.step_size=1e6"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let report: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    let runs = report["runs"].as_array().expect("runs");
+    assert_eq!(runs.len(), 6);
+    for run in runs {
+        if run["sampler"] == "sgld" {
+            assert_eq!(run["verdict"], "failed");
+            let reason = run["reasons"][0].as_str().expect("a reason");
+            assert!(reason.contains("step"), "{reason}");
+        } else {
+            assert!(run["llc_mean"].is_number(), "{run}");
+        }
+    }
+    // Failed by its numbers: reported again, not done again; unless asked for.
+    let again = sweep(root, &["--set", "samplers.sgld.overrides.step_size=1e6"]);
+    assert_eq!((again.code, executed(&again)), (1, 0));
+    let retried = sweep(root, &["--set", "samplers.sgld.overrides.step_size=1e6", "--retry-failed"]);
+    assert_eq!(retried.code, 1);
+    assert!(executed(&retried) > 0);
+}
+
+#[test]
+fn a_bad_configuration_runs_nothing_and_leaves_nothing() {
+    let root = temp();
+    let bad = root.path().join("bad.yaml");
+    std::fs::write(
+        &bad,
+        "targets:\n  - { problem: quadratic, eigenvalues: [1] }\nsamplers:\n  - { name: hcm }\n",
+    )
+    .expect("writable");
+    let file = bad.to_string_lossy().into_owned();
+    for ran in [lambda_hat(root.path(), &[&file]), under_mpirun(root.path(), 2, &[&file])] {
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.err.contains("bad.yaml:4"), "{}", ran.err);
+        assert!(ran.err.contains("hmc"), "{}", ran.err);
+    }
+    assert!(!root.path().join("store").exists() && !root.path().join("runs").exists());
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_writes_nothing() {
+    let root = temp();
+    let ran = lambda_hat(root.path(), &[&tiny(), "--dry-run"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for word in ["dln 3-1-3", "quadratic", "hmc", "sgld", "nothing was run"] {
+        assert!(ran.out.contains(word), "{word} in {}", ran.out);
+    }
+    assert_eq!(std::fs::read_dir(root.path()).expect("a directory").count(), 0);
+}
+
+/// Real ArviZ, numpy, h5py and pandas read a finished sweep (tests/python/test_files.py).
+#[test]
+fn python_reads_what_a_sweep_leaves() {
+    let Some(python) = std::env::var_os("LAMBDA_HAT_PYTHON") else {
+        eprintln!("SKIPPED: set LAMBDA_HAT_PYTHON (`make test` does) to read the files with Python");
+        return;
+    };
+    let root = temp();
+    assert_eq!(sweep(root.path(), &[]).code, 0);
+    let ran: Ran = std::process::Command::new(python)
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+        .arg(repository("tests/python/test_files.py"))
+        .env("LAMBDA_HAT_ROOT", root.path())
+        .output()
+        .expect("Python starts")
+        .into();
+    assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+}
