@@ -19,8 +19,7 @@ pub struct Display {
 impl Display {
     /// A display that says nothing when `quiet`.
     pub fn new(quiet: bool) -> Self {
-        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        Self { bar: ProgressBar::with_draw_target(None, target), quiet, runs_done: 0, targets_done: 0 }
+        Self { bar: ProgressBar::hidden(), quiet, runs_done: 0, targets_done: 0 }
     }
 
     /// Takes the bar away.
@@ -37,6 +36,13 @@ impl Display {
         } else {
             self.bar.println(line);
         }
+    }
+
+    fn count_target(&mut self) {
+        if self.targets_done == 0 {
+            self.say("building");
+        }
+        self.targets_done += 1;
     }
 
     fn place(count: usize, total: usize) -> String {
@@ -62,7 +68,11 @@ impl Observer for Display {
                     return;
                 }
                 self.say(&format!("{}: {targets} targets, {runs} runs, {units} units to do", plan.name));
+                if self.quiet {
+                    return;
+                }
                 self.bar.set_length(*units as u64);
+                self.bar.set_draw_target(ProgressDrawTarget::stderr());
                 let style =
                     ProgressStyle::with_template("{bar:30} {pos}/{len} units, {elapsed} gone, {eta} left");
                 self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -73,13 +83,13 @@ impl Observer for Display {
                 self.bar.set_position(*done as u64);
             }
             Progress::Target { plan, index, seconds: s } => {
-                self.targets_done += 1;
+                self.count_target();
                 let place = Self::place(self.targets_done, plan.targets.len());
                 let (name, label) = (Self::target_name(plan, *index), &plan.targets[*index].label);
                 self.say(&format!("{place} target {name} {label} built in {}", seconds(*s)));
             }
             Progress::TargetFailed { plan, index, failure } => {
-                self.targets_done += 1;
+                self.count_target();
                 let place = Self::place(self.targets_done, plan.targets.len());
                 self.say(&format!(
                     "{place} target {} FAILED: {}",
@@ -88,6 +98,9 @@ impl Observer for Display {
                 ));
             }
             Progress::Run { plan, index, report } => {
+                if self.runs_done == 0 {
+                    self.say("sampling");
+                }
                 self.runs_done += 1;
                 let run = &plan.runs[*index];
                 let place = Self::place(self.runs_done, plan.runs.len());

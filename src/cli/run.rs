@@ -203,8 +203,14 @@ fn print_summary(plan: &Plan, summary: &Summary, as_json: bool) {
     ]);
     let mut notes = Vec::new();
     for (run, report) in plan.runs.iter().zip(&summary.runs) {
-        let label = plan.targets[run.target].label.clone();
-        let sampler = run.sampler.algo.name().to_owned();
+        let target = &plan.targets[run.target];
+        let label = target.label.clone();
+        let mut sampler = run.sampler.algo.name().to_owned();
+        if run.sampler.dtype != target.spec.dtype {
+            // A cast: built in one precision, sampled in another.
+            sampler.push(' ');
+            sampler.push_str(run.sampler.dtype.name());
+        }
         match &report.state {
             RunState::Done(a) => {
                 let or_dash = |x: Option<f64>, f: &dyn Fn(f64) -> String| x.map_or("–".to_owned(), f);

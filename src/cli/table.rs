@@ -1,16 +1,24 @@
 //! The tables that people read at the end of a command.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
+
+/// Characters of a table that is not on a terminal.
+const WIDTH: u16 = 100;
+/// No terminal that a person reads is narrower.
+const NARROWEST: u16 = 40;
 
 /// A table with one heading a column; numbers stand to the right.
 pub fn table(headings: &[(&str, CellAlignment)]) -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .remove_style(TableComponent::HorizontalLines)
+        .remove_style(TableComponent::MiddleIntersections)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headings.iter().map(|(h, _)| *h));
-    if !table.is_tty() {
-        table.set_width(100);
+    // Pipes have no width, and terminals that mpirun makes up have one of 0.
+    if table.width().is_none_or(|width| width < NARROWEST) {
+        table.set_width(WIDTH);
     }
     for (column, (_, alignment)) in table.column_iter_mut().zip(headings) {
         column.set_cell_alignment(*alignment);

@@ -84,7 +84,7 @@ pub fn target_ref(
         ("X", numbers(&target.x, vec![rows, target.in_dim])),
         ("Y", numbers(&target.y, vec![rows, target.out_dim])),
     ])?;
-    let shapes = Array::text(serde_json::to_string(&layer_shapes(target))?);
+    let shapes = Array::text(serde_json::to_string(&layer_shapes(target, planned.dim))?);
     let params = npz::write(&[
         ("flat", numbers(&target.w_star, vec![target.w_star.len()])),
         ("layer_shapes", shapes),
@@ -215,7 +215,7 @@ pub fn lay_out_target(store: &Store, planned: &PlannedTarget, record: &Ref) -> R
     let meta = json!({
         "target_id": record.id, "urn": urn(TARGET, &record.id), "label": planned.label,
         "problem": planned.spec.problem.name(), "config": planned.spec, "d": planned.dim, "n": planned.n_data,
-        "widths": target.network.as_ref().map(|n| n.hidden.clone()), "layer_shapes": layer_shapes(&target),
+        "widths": target.network.as_ref().map(|n| n.hidden.clone()), "layer_shapes": layer_shapes(&target, planned.dim),
         "l0": target.l0, "precision": target.spec.dtype.name(),
         "exact_lambda": target.exact.lambda, "exact_multiplicity": target.exact.multiplicity,
         "lambda_lower_bound": target.exact.lower_bound, "training": target.training,
@@ -237,6 +237,8 @@ pub fn lay_out_run(
     let manifest = json!({
         "run_id": record.id, "urn": urn(RUN, &record.id), "target_id": target.id,
         "target": target.label, "sampler": run.sampler.algo.name(), "config": record.config,
+        "precision": { "target": target.spec.dtype, "sampler": run.sampler.dtype,
+            "cast": target.spec.dtype != run.sampler.dtype },
         "stream_id": record.details["stream_id"], "files": laid_out(record),
         "provenance": record.details["provenance"],
     });
@@ -246,8 +248,8 @@ pub fn lay_out_run(
 }
 
 /// Shapes of the parts of `flat`, in order: W (out, in), b (out), scale and shift (out) a layer.
-fn layer_shapes(target: &Target) -> Vec<Vec<usize>> {
-    let Some(network) = &target.network else { return vec![vec![target.dim()]] };
+fn layer_shapes(target: &Target, dim: usize) -> Vec<Vec<usize>> {
+    let Some(network) = &target.network else { return vec![vec![dim]] };
     let mut shapes = Vec::new();
     for layer in layers(network) {
         shapes.push(vec![layer.outputs, layer.inputs]);
