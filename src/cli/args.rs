@@ -102,20 +102,20 @@ pub struct WorkflowArgs {
 pub struct ArtifactsArgs {
     #[command(subcommand)]
     pub command: ArtifactsCommand,
-    #[command(flatten)]
-    pub common: Common,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ArtifactsCommand {
     /// List targets and runs
-    Ls,
+    Ls(Common),
     /// Hash every object again and report what is damaged or missing
-    Verify,
+    Verify(Common),
     /// Remove a target or run, by URN, id, unique prefix or directory name
     Rm {
         /// What to remove
         #[arg(value_name = "WHAT", required = true)]
         what: Vec<String>,
+        #[command(flatten)]
+        common: Common,
     },
 }

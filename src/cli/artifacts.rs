@@ -12,16 +12,20 @@ use crate::store::{Status, Store};
 
 /// Lists, verifies or removes what the store holds.
 pub fn run(args: ArtifactsArgs) -> Result<u8, Quit> {
-    start_log(&args.common);
-    let root = args.common.root.clone().unwrap_or_else(|| PathBuf::from("."));
+    let (ArtifactsCommand::Ls(common)
+    | ArtifactsCommand::Verify(common)
+    | ArtifactsCommand::Rm { common, .. }) = &args.command;
+    start_log(common);
+    let json = common.json;
+    let root = common.root.clone().unwrap_or_else(|| PathBuf::from("."));
     if !root.join("store").is_dir() {
         let root = root.display();
         return Err(Quit::Usage(format!("{root} holds no store: name the directory of a sweep with --root")));
     }
     match args.command {
-        ArtifactsCommand::Ls => list(&Store::open(&root)?, args.common.json),
-        ArtifactsCommand::Verify => verify(&Store::open(&root)?, args.common.json),
-        ArtifactsCommand::Rm { what } => remove(&Store::open_exclusive(&root)?, &what, args.common.json),
+        ArtifactsCommand::Ls(_) => list(&Store::open(&root)?, json),
+        ArtifactsCommand::Verify(_) => verify(&Store::open(&root)?, json),
+        ArtifactsCommand::Rm { what, .. } => remove(&Store::open_exclusive(&root)?, &what, json),
     }
 }
 
