@@ -43,6 +43,7 @@ pub fn run(
     let (sender, inbox) = channel();
     let ranks = meet_ranks(comm, options)?;
     let survey = Survey::of(plan, store, options.retry_failed)?;
+    let _held = survey.lock_missing(plan, store)?;
     let mut manager = Manager::new(plan, store, comm, options, observer, survey, (sender, inbox))?;
     for (rank, slots) in ranks {
         for index in 0..slots {

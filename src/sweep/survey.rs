@@ -1,12 +1,18 @@
 //! What is there already: finished work is never redone, damaged work is.
 
+use std::collections::BTreeSet;
+
 use super::SweepError;
 use super::files;
 use super::plan::Plan;
 use super::unit::Failure;
+use crate::config::Id;
 use crate::diagnostics::Analysis;
-use crate::store::{ObjectState, RUN, Ref, Status, Store, TARGET};
+use crate::store::{Guard, ObjectState, RUN, Ref, Status, Store, TARGET};
 use crate::target::Target;
+
+/// Locks held at most.
+const MOST_LOCKS: usize = 256;
 
 /// The state of a target or run before a sweep.
 #[derive(Debug)]
@@ -60,15 +66,27 @@ impl Survey {
         }
         Ok(Self { targets, runs })
     }
+
+    /// Locks the targets that something is to be done on, so that two sweeps on one root do not do
+    /// the same.
+    ///
+    /// A lock is an open file, of which a process has about a thousand: of very many targets the
+    /// first by id are locked, which still keeps a sweep from being started twice.
+    pub fn lock_missing(&self, plan: &Plan, store: &Store) -> Result<Vec<Guard>, SweepError> {
+        let runs = self.runs.iter().zip(&plan.runs).filter(|(found, _)| matches!(found, Found::Missing));
+        let targets =
+            self.targets.iter().zip(&plan.targets).filter(|(found, _)| matches!(found, Found::Missing));
+        let ids: BTreeSet<Id> = runs
+            .map(|(_, run)| plan.targets[run.target].id)
+            .chain(targets.map(|(_, target)| target.id))
+            .collect();
+        let locks = ids.iter().take(MOST_LOCKS).map(|id| store.lock_unit(TARGET, &files::key(id)));
+        Ok(locks.collect::<Result<_, _>>()?)
+    }
 }
 
 /// The record of something done, if all its objects are there and intact.
-fn intact(
-    store: &Store,
-    kind: &str,
-    id: &crate::config::Id,
-    retry_failed: bool,
-) -> Result<Found<Ref>, SweepError> {
+fn intact(store: &Store, kind: &str, id: &Id, retry_failed: bool) -> Result<Found<Ref>, SweepError> {
     let Some(record) = store.read_ref(kind, &files::key(id))? else { return Ok(Found::Missing) };
     match &record.status {
         Status::Failed { reason, settled: true } if !retry_failed => {
