@@ -6,6 +6,7 @@ mod potentials;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lambda_hat::config::{Algo, Dtype, Hmc, Precond, SamplerSpec, Sgld};
+use lambda_hat::num::Real;
 use lambda_hat::sampler::{Flow, Posterior, Role, run_chain, warmup};
 use lambda_hat::stats;
 use lambda_hat::target::Potential;
@@ -23,10 +24,10 @@ fn estimate(
     estimate_at(spec, potential, &centre, (nbeta, gamma), id, role)
 }
 
-fn estimate_at(
+fn estimate_at<T: Real>(
     spec: &SamplerSpec,
-    potential: &dyn Potential<f64>,
-    centre: &[f64],
+    potential: &dyn Potential<T>,
+    centre: &[T],
     (nbeta, gamma): (f64, f64),
     id: [u8; 32],
     role: Role,
@@ -147,20 +148,88 @@ fn sgld_has_the_stationary_law_of_its_step_size_on_quadratics() {
     });
 }
 
-/// With the full gradient, β2 = 0 and bias correction the preconditioner is 1/|g|: no closed form.
-/// What is known is the limit of small steps at fixed β2 (twice the truth on axis-aligned quadratics).
-#[test]
-fn rmsprop_and_adam_show_the_known_bias_of_small_steps() {
-    let (h, nbeta, gamma) = ([1.0; 4], 100.0, 1.0);
-    let truth = 0.5 * 4.0 * 100.0 / 101.0;
-    for precond in [Precond::Rmsprop, Precond::Adam] {
-        let potential = quadratic(&h);
-        // √V̂ ≈ |g| ≈ 0.1: a relaxation time of 1/(ε a/(2·0.1)) = 200 steps, 20 times that of V at β2 = 0.9.
-        let spec = sgld(2_000_000, 1e-5, precond, 0.9);
-        let (mean, mcse) = estimate(&spec, potential.as_ref(), (nbeta, gamma), seed(5), Role::Main);
-        let ratio = mean / truth;
-        assert!(ratio > 1.8 && ratio < 2.1, "{precond:?}: {mean} ± {mcse} is {ratio} of {truth}");
+/// One parameter, rows at ±spread with a parabola each: the full loss has curvature h and its
+/// minimum at 0, and a batch of b rows a gradient of variance h²·spread²/b.
+struct Rows {
+    h: f64,
+    spread: f64,
+    half: usize,
+}
+
+impl<T: Real> Potential<T> for Rows {
+    fn dim(&self) -> usize {
+        1
     }
+    fn rows(&self) -> usize {
+        2 * self.half
+    }
+    fn scratch_len(&self) -> usize {
+        0
+    }
+    fn batch_scratch_len(&self, _: usize) -> usize {
+        0
+    }
+    fn loss(&self, w: &[T], _: &mut [T]) -> f64 {
+        0.5 * self.h * (w[0].to_f64().powi(2) + self.spread.powi(2))
+    }
+    fn loss_grad(&self, w: &[T], grad: &mut [T], scratch: &mut [T]) -> f64 {
+        grad[0] = T::from_f64(self.h * w[0].to_f64());
+        self.loss(w, scratch)
+    }
+    fn batch_loss_grad(&self, w: &[T], rows: &[u32], grad: &mut [T], scratch: &mut [T]) -> f64 {
+        let above = rows.iter().filter(|&&r| (r as usize) < self.half).count() as f64;
+        let mean = self.spread * (2.0 * above / rows.len() as f64 - 1.0);
+        grad[0] = T::from_f64(self.h * (w[0].to_f64() - mean));
+        self.loss(w, scratch)
+    }
+}
+
+/// One mode: llc is ½nβh·w², so that its mean tells the stationary variance.
+#[test]
+fn sgld_has_the_stationary_variance_of_minibatch_noise() {
+    fn check<T: Real>(spread: f64, quarter: f64) -> Result<(), String> {
+        let (h, nbeta, gamma, batch) = (2.0, 200.0, 5.0, 8);
+        let a = nbeta * h + gamma;
+        let step = 4.0 * quarter / a;
+        let noise = h * h * spread * spread / batch as f64;
+        let exact =
+            0.5 * nbeta * h * (1.0 + 0.25 * step * nbeta * nbeta * noise) / (a * (1.0 - 0.25 * step * a));
+        let mut spec = sgld(400_000, step, Precond::None, 0.999);
+        if let Algo::Sgld(s) = &mut spec.algo {
+            (s.batch_size, s.eval_every) = (batch, 3);
+        }
+        let rows = Rows { h, spread, half: 10 };
+        let got = estimate_at(&spec, &rows, &[T::ZERO], (nbeta, gamma), seed(6), Role::Main);
+        within(&format!("{} spread {spread} εa/4 {quarter}", T::NAME), got, exact)
+    }
+    all(&[(0.0, 0.2), (0.1, 0.05), (0.3, 0.01), (0.3, 0.2)], |&(spread, quarter)| {
+        check::<f64>(spread, quarter)?;
+        check::<f32>(spread, quarter)
+    });
+}
+
+/// Without its divergence term, a step of ε/(|g| + eps) has density (|g| + eps)·exp(−U) as ε → 0
+/// (β2 = 0: V is the present g²). In units of the posterior's standard deviation σ, with
+/// c = eps/(hσ): E w² = (2 + c√(π/2))/(1 + c√(π/2)), twice the truth for small eps.
+#[test]
+fn rmsprop_has_the_law_that_its_missing_divergence_term_leaves() {
+    let (h, nbeta, gamma) = (1.0, 100.0, 1e-3);
+    let a: f64 = nbeta * h + gamma;
+    let sigma = 1.0 / a.sqrt();
+    let cases: Vec<(Precond, f64)> =
+        [Precond::Rmsprop, Precond::Adam].into_iter().flat_map(|p| [0.2, 0.5, 3.0].map(|c| (p, c))).collect();
+    all(&cases, |&(precond, c)| {
+        // ε_t·a, the relative change a step, is at most 1/250.
+        let mut spec = sgld(2_000_000, 0.004 * c * h * sigma / a, precond, 0.0);
+        if let Algo::Sgld(s) = &mut spec.algo {
+            (s.beta1, s.eps, s.eval_every) = (0.0, c * h * sigma, 100);
+        }
+        let share = c * (std::f64::consts::PI / 2.0).sqrt();
+        let exact = 0.5 * nbeta * h / a * (2.0 + share) / (1.0 + share);
+        let potential = quadratic(&[h]);
+        let got = estimate(&spec, potential.as_ref(), (nbeta, gamma), seed(5), Role::Main);
+        within(&format!("{precond:?} c {c}"), got, exact)
+    });
 }
 
 /// A row of finite_n.csv: its text, potential, nβ, γ and exact λ̂.

@@ -77,6 +77,11 @@ pub trait Kernel<T: Real> {
 
     /// Work so far in full gradients.
     fn fge(&self, state: &Self::State) -> f64;
+
+    /// Iterations between two questions to an observer.
+    fn stride(&self) -> u64 {
+        64
+    }
 }
 
 /// Length of a chain.
@@ -117,7 +122,8 @@ impl<S> ChainRun<S> {
         Ok(Self { state, iteration: 0, trace, fge_warmup })
     }
 
-    /// Runs to the end, or until `observe` (asked every 64 iterations) says stop.
+    /// Runs to the end, or until `observe` (asked every [`stride`](Kernel::stride) iterations) says
+    /// stop.
     pub fn advance<T: Real, K: Kernel<T, State = S>>(
         &mut self,
         kernel: &K,
@@ -127,9 +133,9 @@ impl<S> ChainRun<S> {
         row: &mut [f64],
         observe: &mut dyn FnMut(Progress) -> Flow,
     ) -> Result<Flow, SamplerError> {
-        let total = kernel.iterations().total;
+        let (total, stride) = (kernel.iterations().total, kernel.stride());
         while self.iteration < total {
-            let stop = total.min((self.iteration / Self::STRIDE + 1) * Self::STRIDE);
+            let stop = total.min((self.iteration / stride + 1) * stride);
             self.advance_to(stop, kernel, posterior, key, scratch, row)?;
             if observe(Progress { iteration: self.iteration, total }) == Flow::Stop {
                 return Ok(Flow::Stop);
@@ -137,9 +143,6 @@ impl<S> ChainRun<S> {
         }
         Ok(Flow::Continue)
     }
-
-    /// Iterations between two questions to an observer.
-    const STRIDE: u64 = 64;
 
     /// Runs until `iteration` iterations are done (at most the chain's length).
     pub fn advance_to<T: Real, K: Kernel<T, State = S>>(

@@ -12,15 +12,15 @@ use super::chain::{Iterations, Kernel, Scratch};
 use super::posterior::{Energy, Posterior};
 use super::{Adapted, Role, SamplerError};
 use crate::config::Hmc;
-use crate::num::Real;
 use crate::num::rng::{Key, fill_normal, index, uniform};
+use crate::num::{Real, sum_of};
 use crate::trace::{Column, Kind};
 
 /// Smallest factor on the step size.
 const SHORTEST: f64 = 0.2;
 /// Energy error beyond which a trajectory has diverged (Stan's value).
 const DIVERGENT: f64 = 1000.0;
-/// Fewest iterations that a chain drops at its start when there was a warmup.
+/// Fewest iterations that a chain drops at its start: it starts at w*, the least typical point.
 const SHORTEST_BURN_IN: usize = 100;
 
 /// HMC ready to run one chain.
@@ -55,7 +55,7 @@ struct Trajectory {
 
 /// Iterations dropped at the start of each chain.
 pub fn burn_in(spec: &Hmc) -> usize {
-    if spec.warmup == 0 { 0 } else { (spec.warmup / 2).max(SHORTEST_BURN_IN) }
+    (spec.warmup / 2).max(SHORTEST_BURN_IN)
 }
 
 /// Draws of the control chain.
@@ -86,11 +86,7 @@ impl<T: Real> HmcKernel<T> {
     }
 
     fn kinetic(&self, p: &[T]) -> f64 {
-        0.5 * p
-            .iter()
-            .zip(&self.inverse_mass)
-            .map(|(&p, &m)| p.to_f64() * p.to_f64() * m.to_f64())
-            .sum::<f64>()
+        0.5 * sum_of(p, &self.inverse_mass, |p, m| p * p * m)
     }
 
     /// Integrates `count` leapfrog steps from (w, p) with gradient `grad`, in place; stops early
@@ -146,7 +142,8 @@ impl<T: Real> HmcKernel<T> {
         state.fge += steps as f64;
         let after = end.potential + self.kinetic(&scratch.p);
         let error = after - before;
-        let diverged = error.is_nan() || error > DIVERGENT;
+        // An energy of −∞ is as wild as one of +∞: accepted, it would never be left.
+        let diverged = !error.is_finite() || error > DIVERGENT;
         let acceptance = if diverged { 0.0 } else { libm::exp(-error).min(1.0) };
         if threshold < acceptance {
             std::mem::swap(&mut state.w, &mut scratch.w);
@@ -207,6 +204,11 @@ impl<T: Real> Kernel<T> for HmcKernel<T> {
 
     fn fge(&self, state: &State<T>) -> f64 {
         state.fge
+    }
+
+    /// An iteration is a trajectory of many gradients.
+    fn stride(&self) -> u64 {
+        1
     }
 }
 

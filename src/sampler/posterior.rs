@@ -1,5 +1,5 @@
 use super::SamplerError;
-use crate::num::Real;
+use crate::num::{Real, sum_of};
 use crate::target::Potential;
 
 /// The tempered, localised posterior of a target: log π(w) = −U(w) + const with
@@ -80,12 +80,10 @@ impl<'a, T: Real> Posterior<'a, T> {
     pub fn energy_grad(&self, w: &[T], grad: &mut [T], scratch: &mut [T]) -> Energy {
         let loss = self.potential.loss_grad(w, grad, scratch);
         let (nbeta, gamma) = (T::from_f64(self.nbeta), T::from_f64(self.gamma));
-        let mut square = 0.0;
         for ((g, &w), &c) in grad.iter_mut().zip(w).zip(self.centre) {
-            let away = w - c;
-            square += away.to_f64() * away.to_f64();
-            *g = nbeta * *g + gamma * away;
+            *g = nbeta * *g + gamma * (w - c);
         }
+        let square = sum_of(w, self.centre, |w, c| (w - c) * (w - c));
         Energy { potential: self.llc(loss) + 0.5 * self.gamma * square, loss }
     }
 }
