@@ -5,6 +5,7 @@
 //! steps uniform on {1, …, 2L−1}, of mean L = `num_integration_steps`: a fixed step never enters
 //! the stiff arms of singular posteriors, and passes every check of mixing while it does not.
 
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::adapt::{DualAveraging, Variances, Windows};
@@ -50,6 +51,14 @@ struct Trajectory {
     acceptance: f64,
     energy: f64,
     diverged: bool,
+    steps: usize,
+}
+
+/// One integration: total energy at both ends, the potential's part at the far one, steps taken.
+struct Flight {
+    before: f64,
+    after: f64,
+    end: Energy,
     steps: usize,
 }
 
@@ -118,6 +127,28 @@ impl<T: Real> HmcKernel<T> {
         (energy, count)
     }
 
+    /// Draws a momentum and integrates from the state into the scratch's point.
+    fn fly(
+        &self,
+        posterior: &Posterior<'_, T>,
+        state: &mut State<T>,
+        rng: &mut ChaCha8Rng,
+        (step, count): (f64, usize),
+        scratch: &mut Scratch<T>,
+    ) -> Flight {
+        fill_normal(rng, &mut scratch.p);
+        for (p, &r) in scratch.p.iter_mut().zip(&self.root_mass) {
+            *p *= r;
+        }
+        let before = state.energy + self.kinetic(&scratch.p);
+        scratch.w.copy_from_slice(&state.w);
+        scratch.grad.copy_from_slice(&state.grad);
+        let path = (&mut scratch.w[..], &mut scratch.p[..], &mut scratch.grad[..]);
+        let (end, steps) = self.leapfrog(posterior, path, step, count, &mut scratch.potential);
+        state.fge += steps as f64;
+        Flight { before, after: end.potential + self.kinetic(&scratch.p), end, steps }
+    }
+
     fn transition(
         &self,
         posterior: &Posterior<'_, T>,
@@ -130,17 +161,8 @@ impl<T: Real> HmcKernel<T> {
         let step = self.step_size * (SHORTEST + (1.0 - SHORTEST) * uniform(&mut rng));
         let count = 1 + index(&mut rng, 2 * self.steps - 1);
         let threshold = uniform(&mut rng);
-        fill_normal(&mut rng, &mut scratch.p);
-        for (p, &r) in scratch.p.iter_mut().zip(&self.root_mass) {
-            *p *= r;
-        }
-        let before = state.energy + self.kinetic(&scratch.p);
-        scratch.w.copy_from_slice(&state.w);
-        scratch.grad.copy_from_slice(&state.grad);
-        let path = (&mut scratch.w[..], &mut scratch.p[..], &mut scratch.grad[..]);
-        let (end, steps) = self.leapfrog(posterior, path, step, count, &mut scratch.potential);
-        state.fge += steps as f64;
-        let after = end.potential + self.kinetic(&scratch.p);
+        let Flight { before, after, end, steps } =
+            self.fly(posterior, state, &mut rng, (step, count), scratch);
         let error = after - before;
         // An energy of −∞ is as wild as one of +∞: accepted, it would never be left.
         let diverged = !error.is_finite() || error > DIVERGENT;
@@ -287,18 +309,8 @@ fn first_step<T: Real>(
     for _ in 0..60 {
         let mut rng = key.at(*search);
         *search += 1;
-        fill_normal(&mut rng, &mut scratch.p);
-        for (p, &r) in scratch.p.iter_mut().zip(&kernel.root_mass) {
-            *p *= r;
-        }
-        let before = state.energy + kernel.kinetic(&scratch.p);
-        scratch.w.copy_from_slice(&state.w);
-        scratch.grad.copy_from_slice(&state.grad);
-        let path = (&mut scratch.w[..], &mut scratch.p[..], &mut scratch.grad[..]);
-        let (end, steps) = kernel.leapfrog(posterior, path, step, 1, &mut scratch.potential);
-        state.fge += steps as f64;
-        let log_acceptance = before - end.potential - kernel.kinetic(&scratch.p);
-        let up = log_acceptance > libm::log(0.8);
+        let flight = kernel.fly(posterior, state, &mut rng, (step, 1), scratch);
+        let up = flight.before - flight.after > libm::log(0.8);
         let wanted = if up { 1.0 } else { -1.0 };
         if direction == 0.0 {
             direction = wanted;
