@@ -32,7 +32,7 @@ pub fn run(args: ArtifactsArgs) -> Result<u8, Quit> {
 fn list(store: &Store, as_json: bool) -> Result<u8, Quit> {
     let rows = store.list()?;
     if as_json {
-        println!("{}", json!(rows));
+        say!("{}", json!(rows));
         return Ok(0);
     }
     let mut shown =
@@ -46,27 +46,27 @@ fn list(store: &Store, as_json: bool) -> Result<u8, Quit> {
         let short = dir.strip_prefix("runs/targets/").unwrap_or(&dir).to_owned();
         shown.add_row([row.kind, short, status, row.when, row.bytes.to_string()]);
     }
-    println!("{shown}");
+    say!("{shown}");
     Ok(0)
 }
 
 fn verify(store: &Store, as_json: bool) -> Result<u8, Quit> {
     let report = store.verify()?;
     if as_json {
-        println!("{}", json!(report));
+        say!("{}", json!(report));
     } else {
         for hash in &report.damaged {
-            println!("damaged: object {hash} (now in store/quarantine)");
+            say!("damaged: object {hash} (now in store/quarantine)");
         }
         for (unit, name) in &report.missing {
-            println!("missing: {name} of {unit}");
+            say!("missing: {name} of {unit}");
         }
         for bad in &report.bad_refs {
-            println!("unreadable record: {}: {}", bad.urn, bad.why);
+            say!("unreadable record: {}: {}", bad.urn, bad.why);
         }
-        println!("{} objects checked, {} orphans", report.checked, report.orphans.len());
+        say!("{} objects checked, {} orphans", report.checked, report.orphans.len());
         if !report.is_sound() {
-            println!("run the sweep again: it makes what is damaged or missing anew, and nothing else");
+            say!("run the sweep again: it makes what is damaged or missing anew, and nothing else");
         }
     }
     Ok(if report.is_sound() { 0 } else { 3 })
@@ -76,9 +76,9 @@ fn remove(store: &Store, what: &[String], as_json: bool) -> Result<u8, Quit> {
     for name in what {
         let removed = store.remove(name)?;
         if as_json {
-            println!("{}", json!(removed));
+            say!("{}", json!(removed));
         } else {
-            println!(
+            say!(
                 "removed {} ({} objects, {} bytes)",
                 removed.units.join(", "),
                 removed.objects.len(),

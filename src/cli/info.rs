@@ -8,20 +8,17 @@ use crate::device::Arith;
 pub fn schema() -> Result<u8, Quit> {
     let text =
         serde_json::to_string_pretty(&config::json_schema()).map_err(|e| Quit::Environment(e.to_string()))?;
-    println!("{text}");
+    say!("{text}");
     Ok(0)
 }
 
 /// Prints version, arithmetic and libraries.
 pub fn info() -> Result<u8, Quit> {
-    println!("lambda-hat-mpi {}", crate::VERSION);
-    println!("commit         {}", crate::GIT_SHA);
+    say!("lambda-hat-mpi {}", crate::VERSION);
+    say!("commit         {}", crate::GIT_SHA);
     let names: Vec<&str> = Arith::ALL.into_iter().filter(|a| a.is_available()).map(Arith::name).collect();
-    println!("arithmetic     {} (this processor: {})", Arith::best(), names.join(", "));
-    println!(
-        "MPI            {}",
-        if cfg!(feature = "mpi") { "built in" } else { "not built in (feature mpi)" }
-    );
-    println!("samplers       {}", config::Algo::NAMES.join(", "));
+    say!("arithmetic     {} (this processor: {})", Arith::best(), names.join(", "));
+    say!("MPI            {}", if cfg!(feature = "mpi") { "built in" } else { "not built in (feature mpi)" });
+    say!("samplers       {}", config::Algo::NAMES.join(", "));
     Ok(0)
 }

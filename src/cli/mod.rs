@@ -1,5 +1,21 @@
 //! The command line: one file a command; progress display; exit codes.
 
+/// Prints a line on standard output. A reader that has gone away (`| head`) is no error.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// The same on standard error.
+macro_rules! complain {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod args;
 mod artifacts;
 mod info;
@@ -72,7 +88,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(quit) => {
-            eprintln!("error: {quit}");
+            complain!("error: {quit}");
             ExitCode::from(quit.code())
         }
     }

@@ -32,7 +32,7 @@ impl Display {
             return;
         }
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            complain!("{line}");
         } else {
             self.bar.println(line);
         }

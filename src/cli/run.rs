@@ -40,7 +40,7 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
         }
         // A rank whose messages broke cannot meet the others any more.
         Err(error) => {
-            eprintln!("error: rank {}: {error}", comm.rank());
+            complain!("error: rank {}: {error}", comm.rank());
             comm.abort(3)
         }
     }
@@ -158,14 +158,14 @@ fn print_plan(plan: &Plan, as_json: bool) {
             "chains": run.sampler.chains, "units": run.units() + 1, "fge": run.fge.total, "core_seconds": cost }));
     }
     if as_json {
-        println!(
+        say!(
             "{}",
             json!({ "experiment": plan.name, "units": plan.units(), "core_seconds": total, "plan": rows })
         );
         return;
     }
-    println!("{shown}");
-    println!(
+    say!("{shown}");
+    say!(
         "{}: {} targets, {} runs, {} units, about {} of one core; nothing was run",
         plan.name,
         plan.targets.len(),
@@ -188,7 +188,7 @@ fn print_summary(plan: &Plan, summary: &Summary, as_json: bool) {
                     "sampler": run.sampler.algo.name(), "verdict": "failed", "reasons": [failure.reason] }),
             })
             .collect();
-        println!("{}", json!({ "experiment": plan.name, "executed_units": summary.executed, "runs": rows }));
+        say!("{}", json!({ "experiment": plan.name, "executed_units": summary.executed, "runs": rows }));
         return;
     }
     let mut shown = table(&[
@@ -240,10 +240,10 @@ fn print_summary(plan: &Plan, summary: &Summary, as_json: bool) {
             }
         }
     }
-    println!("{shown}");
+    say!("{shown}");
     for note in notes {
-        println!("  {note}");
+        say!("  {note}");
     }
     let again = if summary.executed == 0 { " (all was done before)" } else { "" };
-    println!("{}: {} units executed{again}", plan.name, summary.executed);
+    say!("{}: {} units executed{again}", plan.name, summary.executed);
 }
