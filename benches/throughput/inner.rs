@@ -1,0 +1,87 @@
+//! Rows of the inner loops: gradients, HMC draws, SGLD steps, on one core.
+
+use std::hint::black_box;
+
+use lambda_hat::config::{Hmc, Precond, Sgld};
+use lambda_hat::device::Element;
+use lambda_hat::num::rng::{Key, Purpose};
+use lambda_hat::sampler::{Adapted, ChainRun, HmcKernel, Kernel, Posterior, Role, Scratch, SgldKernel};
+use lambda_hat::target::Potential;
+
+use super::case::Shape;
+use super::measure::{Work, print_rate, rate};
+
+/// Integration steps of a draw.
+const STEPS: usize = 10;
+/// Rows of a minibatch.
+const BATCH: usize = 256;
+/// SGLD steps between two full losses.
+const EVAL_EVERY: u64 = 100;
+
+pub fn gradient<T: Element>(shape: &Shape) {
+    let (potential, w) = shape.case::<T>();
+    let mut scratch = vec![T::ZERO; potential.scratch_len()];
+    let mut grad = vec![T::ZERO; w.len()];
+    let rate = rate::<T>(|| {
+        black_box(potential.loss_grad(black_box(&w), &mut grad, &mut scratch));
+        Work { items: 1.0, flops: potential.gradient_flops() }
+    });
+    print_rate(&title::<T>("gradient", shape), "grad/s", &rate);
+}
+
+/// The same chain again and again. Trajectories have random lengths of mean [`STEPS`]; a draw is
+/// counted for every [`STEPS`] gradients, so that a short chain's luck is not in the figure.
+pub fn hmc<T: Element>(shape: &Shape) {
+    let (potential, w) = shape.case::<T>();
+    let draws = if shape.rows > 1000 { 2 } else { 1000 };
+    let spec =
+        Hmc { draws, warmup: 0, num_integration_steps: STEPS, step_size: 1e-3, target_acceptance: 0.9 };
+    let adapted = Adapted { step_size: 1e-3, inverse_mass: vec![1.0; w.len()], ..Adapted::default() };
+    let kernel = HmcKernel::<T>::new(&spec, &adapted, Role::Main);
+    let posterior = Posterior::new(&potential, &w, shape.nbeta(), 1.0).expect("a finite loss");
+    let rate = rate::<T>(|| {
+        let fge = chain(&kernel, &posterior);
+        Work { items: fge / STEPS as f64, flops: fge * potential.gradient_flops() }
+    });
+    print_rate(&title::<T>("HMC", shape), "draws/s", &rate);
+}
+
+pub fn sgld<T: Element>(shape: &Shape) {
+    let (potential, w) = shape.case::<T>();
+    let steps = if shape.rows > 1000 { EVAL_EVERY } else { 50 * EVAL_EVERY };
+    let spec = Sgld {
+        steps,
+        warmup: 0,
+        batch_size: BATCH,
+        step_size: 1e-6,
+        eval_every: EVAL_EVERY,
+        precond: Precond::None,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        bias_correction: true,
+    };
+    let posterior = Posterior::new(&potential, &w, shape.nbeta(), 1.0).expect("a finite loss");
+    let kernel = SgldKernel::<T>::new(&spec, &posterior);
+    let a_step = potential.gradient_flops() * BATCH as f64 / shape.rows as f64;
+    let flops = steps as f64 * a_step + (steps / EVAL_EVERY) as f64 * shape.loss_flops();
+    let rate = rate::<T>(|| {
+        black_box(chain(&kernel, &posterior));
+        Work { items: steps as f64, flops }
+    });
+    print_rate(&title::<T>("SGLD", shape), "steps/s", &rate);
+}
+
+/// Runs a whole chain and returns its work in full gradients.
+fn chain<T: Element, K: Kernel<T>>(kernel: &K, posterior: &Posterior<'_, T>) -> f64 {
+    let key = Key::new([9; 32], Purpose::Chain, 0);
+    let mut scratch = Scratch::new(posterior, kernel.batch());
+    let mut row = vec![0.0; kernel.layout().len()];
+    let mut run = ChainRun::start(kernel, posterior, &mut scratch).expect("a finite loss");
+    run.advance_to(u64::MAX, kernel, posterior, &key, &mut scratch, &mut row).expect("a small step");
+    kernel.fge(&run.state)
+}
+
+fn title<T: Element>(what: &str, shape: &Shape) -> String {
+    format!("{what} {} n {} {}", shape.name, shape.rows, T::NAME)
+}
