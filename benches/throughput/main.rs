@@ -44,7 +44,8 @@ fn main() -> ExitCode {
 
 fn whole_table() -> Result<(), String> {
     let here = std::env::current_exe().map_err(|e| format!("this benchmark's own path: {e}"))?;
-    println!("lambda-hat-mpi {} ({})", lambda_hat::VERSION, lambda_hat::GIT_SHA);
+    let commit = lambda_hat::GIT_SHA;
+    println!("lambda-hat-mpi {} ({:.12})", lambda_hat::VERSION, commit);
     println!("{}, {}, {}\n", today(), measure::processor(), Arith::current());
     measure::print_heading();
     for (title, rows) in PARTS {

@@ -300,6 +300,23 @@ fn row_sums<T: Element, P: Pack<T>>(d: &[T], g: &mut [T], m: usize, ld: usize, r
     }
 }
 
+/// z → max(z, 0) in place, NaN staying NaN, for a block of `m` features.
+///
+/// Written in packs because a loop over numbers, of which some stay as they are, compiles to
+/// masked stores, several times as slow.
+pub fn relu<T: Element>(arith: Arith, z: &mut [T], m: usize, ld: usize, rows: usize) {
+    with_pack!(arith, T, P => relu_lines::<T, P<T>>(z, m, ld, rows));
+}
+
+#[inline(always)]
+fn relu_lines<T: Element, P: Pack<T>>(z: &mut [T], m: usize, ld: usize, rows: usize) {
+    for f in 0..m {
+        for chunk in z[f * ld..f * ld + rows].chunks_exact_mut(P::LANES) {
+            P::load(chunk).relu().store(chunk);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,6 +389,28 @@ mod tests {
         // Worst-case rounding of a sum of at most 128 products is 128 ulp of the sum of magnitudes.
         check::<f32>(128.0 * f64::from(f32::EPSILON));
         check::<f64>(128.0 * f64::EPSILON);
+    }
+
+    fn check_relu<T: Element>() {
+        let special = [f64::NAN, -0.0, 0.0, f64::INFINITY, f64::NEG_INFINITY, -1.5, 1.5].map(T::from_f64);
+        let (m, rows) = (3, 2 * lanes::<T>());
+        let ld = rows + lanes::<T>();
+        let before: Vec<T> = (0..m * ld).map(|i| special[i % special.len()]).collect();
+        for arith in Arith::ALL.into_iter().filter(|a| a.is_available()) {
+            let mut z = before.clone();
+            relu(arith, &mut z, m, ld, rows);
+            for (i, (z, x)) in z.iter().zip(&before).enumerate() {
+                let expected = if i % ld < rows && *x < T::ZERO { T::ZERO } else { *x };
+                // The text tells −0 from 0, and NaN is equal to itself.
+                assert_eq!(z.to_string(), expected.to_string(), "{arith} entry {i} of {}", T::NAME);
+            }
+        }
+    }
+
+    #[test]
+    fn relu_stops_negative_numbers_only() {
+        check_relu::<f32>();
+        check_relu::<f64>();
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub trait Pack<T>: Copy {
     fn mul_add(self, a: Self, b: Self) -> Self;
     /// `self + other`
     fn add(self, other: Self) -> Self;
-    /// The sum of the lanes by halving: lane l is added to lane l + half, until one is left.
+    /// Lanes below zero become 0; all others, NaN and −0 among them, stay.
+    fn relu(self) -> Self;
+    /// The sum of the lanes by halving: lane l + half is added to lane l, until one is left.
     fn sum(self) -> T;
 }
 
@@ -76,6 +78,10 @@ impl<T: Real, const L: usize> Pack<T> for Plain<T, L> {
         Self(lanes)
     }
     #[inline(always)]
+    fn relu(self) -> Self {
+        Self(self.0.map(|x| if x < T::ZERO { T::ZERO } else { x }))
+    }
+    #[inline(always)]
     fn sum(self) -> T {
         let mut x = self.0;
         let mut half = L / 2;
@@ -101,11 +107,49 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub struct One<V>(V);
 
+    /// Sum by halving of eight lanes. Contract: AVX, as for `two`.
+    #[inline(always)]
+    fn fold_ps(v: __m256) -> f32 {
+        // SAFETY: see the contract; registers only.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    /// Sum by halving of four lanes. Contract: AVX, as for `two`.
+    #[inline(always)]
+    fn fold_pd(v: __m256d) -> f64 {
+        // SAFETY: see the contract; registers only.
+        unsafe {
+            let two = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd::<1>(v));
+            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+        }
+    }
+
+    /// The halves of a register. Contract: AVX-512F, as for `one`.
+    #[inline(always)]
+    fn halves_ps(v: __m512) -> Two<__m256> {
+        // SAFETY: see the contract; registers only.
+        unsafe {
+            let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
+            Two(_mm512_castps512_ps256(v), _mm256_castpd_ps(high))
+        }
+    }
+
+    /// The halves of a register. Contract: AVX-512F, as for `one`.
+    #[inline(always)]
+    fn halves_pd(v: __m512d) -> Two<__m256d> {
+        // SAFETY: see the contract; registers only.
+        unsafe { Two(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd::<1>(v)) }
+    }
+
     /// Contract of every block below: the caller runs under `Arith::run` with AVX2 and FMA, which
     /// `Element`'s use in `kernels` arranges; loads and stores touch exactly the lanes that the
     /// slice was just checked to hold, and need no alignment.
     macro_rules! two {
-        ($t:ty, $v:ty, $lanes:literal, $half:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident) => {
+        ($t:ty, $v:ty, $lanes:literal, $half:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $fold:ident) => {
             impl Pack<$t> for Two<$v> {
                 const LANES: usize = $lanes;
                 #[inline(always)]
@@ -139,10 +183,15 @@ mod x86 {
                     unsafe { Self($add(self.0, other.0), $add(self.1, other.1)) }
                 }
                 #[inline(always)]
+                fn relu(self) -> Self {
+                    // The instruction answers with its second operand where one is NaN or both are 0.
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($max($set(0.0), self.0), $max($set(0.0), self.1)) }
+                }
+                #[inline(always)]
                 fn sum(self) -> $t {
-                    let mut lanes = [0.0; $lanes];
-                    self.store(&mut lanes);
-                    Plain::<$t, $lanes>(lanes).sum()
+                    // SAFETY: see the macro's contract.
+                    $fold(unsafe { $add(self.0, self.1) })
                 }
             }
         };
@@ -150,7 +199,7 @@ mod x86 {
 
     /// Contract of every block below: as for `two`, with AVX-512F.
     macro_rules! one {
-        ($t:ty, $v:ty, $lanes:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident) => {
+        ($t:ty, $v:ty, $lanes:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $halves:ident) => {
             impl Pack<$t> for One<$v> {
                 const LANES: usize = $lanes;
                 #[inline(always)]
@@ -181,10 +230,14 @@ mod x86 {
                     unsafe { Self($add(self.0, other.0)) }
                 }
                 #[inline(always)]
+                fn relu(self) -> Self {
+                    // The instruction answers with its second operand where one is NaN or both are 0.
+                    // SAFETY: see the macro's contract.
+                    unsafe { Self($max($set(0.0), self.0)) }
+                }
+                #[inline(always)]
                 fn sum(self) -> $t {
-                    let mut lanes = [0.0; $lanes];
-                    self.store(&mut lanes);
-                    Plain::<$t, $lanes>(lanes).sum()
+                    Pack::<$t>::sum($halves(self.0))
                 }
             }
         };
@@ -199,7 +252,9 @@ mod x86 {
         _mm256_loadu_ps,
         _mm256_storeu_ps,
         _mm256_fmadd_ps,
-        _mm256_add_ps
+        _mm256_add_ps,
+        _mm256_max_ps,
+        fold_ps
     );
     two!(
         f64,
@@ -210,10 +265,34 @@ mod x86 {
         _mm256_loadu_pd,
         _mm256_storeu_pd,
         _mm256_fmadd_pd,
-        _mm256_add_pd
+        _mm256_add_pd,
+        _mm256_max_pd,
+        fold_pd
     );
-    one!(f32, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps);
-    one!(f64, __m512d, 8, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd, _mm512_add_pd);
+    one!(
+        f32,
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        _mm512_max_ps,
+        halves_ps
+    );
+    one!(
+        f64,
+        __m512d,
+        8,
+        _mm512_set1_pd,
+        _mm512_loadu_pd,
+        _mm512_storeu_pd,
+        _mm512_fmadd_pd,
+        _mm512_add_pd,
+        _mm512_max_pd,
+        halves_pd
+    );
 
     impl super::Element for f32 {
         type Generic = Plain<f32, 16>;

@@ -11,7 +11,7 @@ mod peak;
 
 pub use arith::{Arith, UnknownArith};
 pub use kernels::{
-    Start, accumulate_outer, accumulate_row_sums, lanes, matmul, pack_rows, pack_transposed, packed_len,
+    Start, accumulate_outer, accumulate_row_sums, lanes, matmul, pack_rows, pack_transposed, packed_len, relu,
 };
 pub use machine::{Element, Pack, use_one_blas_thread};
 pub use peak::fma_peak;

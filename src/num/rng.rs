@@ -82,6 +82,18 @@ pub fn index(rng: &mut ChaCha8Rng, n: usize) -> usize {
     ((u128::from(rand::Rng::next_u64(rng)) * n as u128) >> 64) as usize
 }
 
+/// Fills `out` with what as many calls of [`index`] give; several times as fast.
+pub fn fill_index(rng: &mut ChaCha8Rng, n: usize, out: &mut [u32]) {
+    let mut bytes = [0; 512];
+    for chunk in out.chunks_mut(bytes.len() / 8) {
+        let bytes = &mut bytes[..8 * chunk.len()];
+        rand::Rng::fill_bytes(rng, bytes);
+        for (i, word) in chunk.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *i = ((u128::from(u64::from_le_bytes(*word)) * n as u128) >> 64) as u32;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +126,19 @@ mod tests {
         assert!((moment(2) - 1.0).abs() < 4.0 * (2.0 / n).sqrt());
         assert!(moment(3).abs() < 4.0 * (15.0 / n).sqrt());
         assert!((moment(4) - 3.0).abs() < 4.0 * (96.0 / n).sqrt());
+    }
+
+    #[test]
+    fn many_indices_are_those_drawn_one_by_one() {
+        for (count, n) in [(1, 5), (64, 100), (300, 20_000)] {
+            let key = Key::new([4; 32], Purpose::Probe, 1);
+            let (mut rng, mut other) = (key.at(3), key.at(3));
+            let mut all = vec![0; count];
+            fill_index(&mut rng, n, &mut all);
+            let singles: Vec<u32> = (0..count).map(|_| index(&mut other, n) as u32).collect();
+            assert_eq!(all, singles);
+            assert_eq!(uniform(&mut rng), uniform(&mut other), "both stand at the same place");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::sgld::SgldKernel;
 use super::{Adapted, Flow, Posterior, SamplerError};
 use crate::config::{Precond, Sgld};
 use crate::num::Real;
-use crate::num::rng::{Key, fill_normal, index};
+use crate::num::rng::{Key, fill_index, fill_normal};
 
 /// Steps of the pilot chain that finds a typical point: at a singular w* the curvature may be 0.
 pub const PILOT: u64 = 2000;
@@ -115,9 +115,7 @@ fn noise_along<T: Real>(
     let mut rng = probe.at(stream);
     let along: Vec<f64> = (0..BATCHES)
         .map(|_| {
-            for row in &mut scratch.rows {
-                *row = index(&mut rng, rows) as u32;
-            }
+            fill_index(&mut rng, rows, &mut scratch.rows);
             let Scratch { grad, rows, potential, .. } = &mut *scratch;
             posterior.potential().batch_loss_grad(w, rows, grad, potential);
             grad.iter().zip(direction).map(|(g, v)| g.to_f64() * v).sum()

@@ -22,7 +22,7 @@ use super::chain::{Iterations, Kernel, Scratch};
 use super::{Posterior, SamplerError};
 use crate::config::{Precond, Sgld};
 use crate::num::Real;
-use crate::num::rng::{Key, fill_normal, index};
+use crate::num::rng::{Key, fill_index, fill_normal};
 use crate::trace::{Column, Kind};
 
 /// Work of a loss without gradient, in gradients.
@@ -88,9 +88,7 @@ impl<T: Real> SgldKernel<T> {
     ) -> f64 {
         let mut rng = key.at(iteration);
         let rows = posterior.potential().rows();
-        for row in &mut scratch.rows {
-            *row = index(&mut rng, rows) as u32;
-        }
+        fill_index(&mut rng, rows, &mut scratch.rows);
         fill_normal(&mut rng, &mut scratch.p);
         posterior.potential().batch_loss_grad(w, &scratch.rows, &mut scratch.grad, &mut scratch.potential)
     }

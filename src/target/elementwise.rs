@@ -4,7 +4,7 @@
 //! how many features and rows of one are in use.
 
 use crate::config::{Activation, Loss};
-use crate::device::Arith;
+use crate::device::{Arith, Element, relu as relu_block};
 use crate::num::Real;
 
 /// The part of a block that is in use.
@@ -34,18 +34,21 @@ pub fn keeps_derivative(activation: Activation, skip: bool) -> bool {
 }
 
 /// z → φ(z) in place; where `derivative` is given, φ'(z) is left there.
-pub fn activate<T: Real>(
+pub fn activate<T: Element>(
     arith: Arith,
     activation: Activation,
     z: &mut [T],
     derivative: Option<&mut [T]>,
     shape: Shape,
 ) {
+    if activation == Activation::Relu && derivative.is_none() {
+        relu_block(arith, z, shape.features, shape.ld, shape.rows);
+        return;
+    }
     arith.run(
         #[inline(always)]
         || match (activation, derivative) {
-            (Activation::Identity, _) => {}
-            (Activation::Relu, None) => each(z, shape, relu),
+            (Activation::Identity, _) | (Activation::Relu, None) => {}
             (Activation::Tanh, None) => each(z, shape, T::tanh),
             (Activation::Gelu, None) => each(z, shape, |x| gelu(x).0),
             (Activation::Relu, Some(d)) => each_pair(z, d, shape, |x| (relu(x), step(x))),

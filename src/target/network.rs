@@ -292,6 +292,24 @@ impl<T: Element> NetworkPotential<T> {
         }
     }
 
+    /// Copies the chosen rows to the front of a block, eight rows of a feature at a time.
+    fn gather(&self, chosen: &[u32], x: &mut [T], y: &mut [T]) {
+        let (inputs, ld) = (self.inputs(), self.plan.ld);
+        let stride = inputs + self.outputs();
+        let row = |r: u32| &self.rows[r as usize * stride..][..stride];
+        let (eights, rest) = chosen.as_chunks::<8>();
+        for (e, eight) in eights.iter().enumerate() {
+            let from = eight.map(row);
+            for f in 0..stride {
+                let line = if f < inputs { &mut x[f * ld..] } else { &mut y[(f - inputs) * ld..] };
+                line[8 * e..8 * e + 8].copy_from_slice(&from.map(|row| row[f]));
+            }
+        }
+        for (b, &r) in (8 * eights.len()..).zip(rest) {
+            scatter(row(r), (&mut *x, &mut *y), (inputs, ld), b);
+        }
+    }
+
     /// Loss sum of one block; adds to `grad` where there is one.
     fn block(
         &self,
@@ -379,10 +397,7 @@ impl<T: Element> Potential<T> for NetworkPotential<T> {
         let y = &mut y[..outputs * ld];
         let mut total = 0.0;
         for chosen in rows.chunks(BLOCK) {
-            for (b, &r) in chosen.iter().enumerate() {
-                let row = &self.rows[r as usize * (inputs + outputs)..][..inputs + outputs];
-                scatter(row, (&mut *x, &mut *y), (inputs, ld), b);
-            }
+            self.gather(chosen, x, y);
             // Rows left over from a block before are finite and get zero weight.
             total += self.block(w, (x, y), Some((&mut *grad, weight)), &mut parts, chosen.len());
         }

@@ -6,7 +6,7 @@ use super::error::TargetError;
 use super::potential::Potential;
 use crate::config::{Optimizer, Training};
 use crate::num::Real;
-use crate::num::rng::{Key, Purpose, index};
+use crate::num::rng::{Key, Purpose, fill_index};
 
 /// Decay of Adam's first moment.
 const BETA1: f64 = 0.9;
@@ -98,7 +98,7 @@ pub fn train<T: Real>(
         }
         if !full {
             let mut rng = key.at(step);
-            rows.iter_mut().for_each(|r| *r = index(&mut rng, potential.rows()) as u32);
+            fill_index(&mut rng, potential.rows(), &mut rows);
             let loss = potential.batch_loss_grad(w, &rows, &mut grad, &mut scratch);
             if !loss.is_finite() {
                 return Err(TargetError::Diverged { step, loss, lr: settings.lr });
