@@ -53,8 +53,10 @@ pub struct ChainTrace {
 }
 
 impl ChainTrace {
-    /// An empty chain of `columns` columns with room for `draws` draws.
+    /// An empty chain of `columns` columns with room for `draws` draws, of at most a million: a
+    /// chain that means to make more takes memory as it makes them.
     pub fn with_capacity(columns: usize, draws: usize) -> Self {
+        let draws = draws.min(1 << 20);
         Self { values: (0..columns).map(|_| Vec::with_capacity(draws)).collect() }
     }
 

@@ -176,6 +176,40 @@ fn two_sweeps_on_one_root_do_not_do_the_same_work() {
     }
 }
 
+/// Whatever ends the manager, the other ranks must not wait for it: the job ends, with the reason.
+#[test]
+fn a_sweep_that_cannot_write_ends_the_whole_job() {
+    let file = tiny();
+    let mut attempts = vec![1];
+    if cfg!(feature = "mpi") {
+        attempts.push(2);
+    }
+    for ranks in attempts {
+        let root = temp();
+        std::fs::write(root.path().join("runs"), "a file where the tree should be").expect("writable");
+        let ran = match ranks {
+            1 => lambda_hat(root.path(), &[&file]),
+            _ => under_mpirun(root.path(), ranks, &[&file]),
+        };
+        assert_eq!(ran.code, 3, "{ranks} ranks: {ran:?}");
+        assert!(ran.err.contains("in the way"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn runs_that_would_read_the_same_carry_their_ids() {
+    let root = temp();
+    let file = root.path().join("twice.yaml");
+    let text = "targets: [{ problem: quadratic, eigenvalues: [1, 2], n_data: 10 }]\n\
+                samplers:\n  - { name: hmc, overrides: { draws: 10, warmup: 0, chains: 1 } }\n  \
+                - { name: hmc, overrides: { draws: 10, warmup: 0, chains: 2 } }\n";
+    std::fs::write(&file, text).expect("writable");
+    let ran = lambda_hat(root.path(), &[&file.to_string_lossy()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ids = ran.out.lines().filter(|l| l.contains("hmc_") && l.contains("check")).count();
+    assert_eq!(ids, 2, "{}", ran.out);
+}
+
 #[test]
 fn a_dry_run_prints_the_plan_and_writes_nothing() {
     let root = temp();

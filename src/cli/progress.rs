@@ -104,7 +104,7 @@ impl Observer for Display {
                 self.runs_done += 1;
                 let run = &plan.runs[*index];
                 let place = Self::place(self.runs_done, plan.runs.len());
-                let (sampler, name) = (run.sampler.algo.name(), Self::target_name(plan, run.target));
+                let (sampler, name) = (plan.sampler_name(*index), Self::target_name(plan, run.target));
                 match &report.state {
                     RunState::Done(a) => {
                         let llc = with_error(a.llc_mean.unwrap_or(f64::NAN), a.llc_mcse.unwrap_or(f64::NAN));

@@ -24,6 +24,10 @@ const MOST_SLOTS: usize = 8;
 pub fn run(args: RunArgs) -> Result<u8, Quit> {
     start_log(&args.common);
     comm::abort_on_panic();
+    if args.dry_run && comm::launched_rank().is_some_and(|rank| rank > 0) {
+        // One plan is enough.
+        return Ok(0);
+    }
     let mut comm = comm::connect(args.local || args.dry_run)?;
     let comm = comm.as_mut();
     if comm.rank() == MANAGER {
@@ -99,7 +103,8 @@ fn conduct(args: &RunArgs, plan: &Arc<Plan>, store: &Arc<Store>, comm: &mut dyn 
     let summary = summary?;
     sweep::gather(plan, store, &summary)?;
     print_summary(plan, &summary, args.common.json);
-    let failed = summary.runs.iter().any(|r| matches!(r.state, RunState::Failed(_)));
+    let failed = !summary.failed_targets.is_empty()
+        || summary.runs.iter().any(|r| matches!(r.state, RunState::Failed(_)));
     let doubtful =
         summary.runs.iter().any(|r| matches!(&r.state, RunState::Done(a) if a.verdict == Verdict::Check));
     Ok(u8::from(failed || (args.strict && doubtful)))
@@ -202,10 +207,13 @@ fn print_summary(plan: &Plan, summary: &Summary, as_json: bool) {
         ("verdict", Left),
     ]);
     let mut notes = Vec::new();
-    for (run, report) in plan.runs.iter().zip(&summary.runs) {
+    for (index, failure) in &summary.failed_targets {
+        notes.push(format!("target {} FAILED: {}", plan.targets[*index].label, failure.reason));
+    }
+    for (index, (run, report)) in plan.runs.iter().zip(&summary.runs).enumerate() {
         let target = &plan.targets[run.target];
         let label = target.label.clone();
-        let mut sampler = run.sampler.algo.name().to_owned();
+        let mut sampler = plan.sampler_name(index).to_owned();
         if run.sampler.dtype != target.spec.dtype {
             // A cast: built in one precision, sampled in another.
             sampler.push(' ');

@@ -129,6 +129,13 @@ pub fn launched() -> bool {
     launcher(|name| std::env::var(name).ok()).is_some()
 }
 
+/// This process's rank as the launcher's environment has it, without initialising MPI.
+pub fn launched_rank() -> Option<usize> {
+    ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok()?.trim().parse().ok())
+}
+
 /// The variable that tells of a launcher: Open MPI's, PMI's and PMIx's own; then SLURM's, which
 /// also marks a shell in an allocation, so that only a step of several tasks counts.
 fn launcher(variable: impl Fn(&str) -> Option<String>) -> Option<&'static str> {

@@ -10,7 +10,7 @@ use super::SweepError;
 use super::finish::Finished;
 use super::plan::{PlannedRun, PlannedTarget};
 use super::unit::Failure;
-use crate::config::{Dtype, Id};
+use crate::config::{Dtype, Id, Problem};
 use crate::device::Arith;
 use crate::diagnostics::Analysis;
 use crate::io::npz::{self, Array, Values};
@@ -89,7 +89,11 @@ pub fn target_ref(
         ("flat", numbers(&target.w_star, vec![target.w_star.len()])),
         ("layer_shapes", shapes),
     ])?;
-    let lean = Target { x: Vec::new(), y: Vec::new(), w_star: Vec::new(), ..target.clone() };
+    let mut lean = Target { x: Vec::new(), y: Vec::new(), w_star: Vec::new(), ..target.clone() };
+    if let Problem::External(external) = &mut lean.spec.problem {
+        // Content is hashed, and where the user keeps it is no content.
+        (external.data, external.params) = (PathBuf::new(), PathBuf::new());
+    }
     let mut objects = BTreeMap::new();
     for (name, bytes) in [
         ("data.npz", data),
@@ -114,6 +118,7 @@ pub fn target_ref(
 pub fn read_target(store: &Store, planned: &PlannedTarget, record: &Ref) -> Result<Target, SweepError> {
     let build: Build = serde_json::from_slice(&object(store, record, "build.json")?)?;
     let mut target = build.target;
+    target.spec = planned.spec.clone();
     let mut data = npz::read(&object(store, record, "data.npz")?)?;
     let mut params = npz::read(&object(store, record, "params.npz")?)?;
     let take = |from: &mut BTreeMap<String, Array>, name: &str| {

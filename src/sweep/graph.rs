@@ -37,6 +37,7 @@ pub struct SweepGraph {
     of_run: Vec<Vec<UnitId>>,
     /// Whether some unit will sample the target.
     sampled: Vec<bool>,
+    builds: Vec<Option<UnitId>>,
 }
 
 impl SweepGraph {
@@ -47,6 +48,7 @@ impl SweepGraph {
             kinds: Vec::new(),
             of_run: vec![Vec::new(); plan.runs.len()],
             sampled: vec![false; plan.targets.len()],
+            builds: Vec::new(),
         };
         let builds: Vec<Option<UnitId>> = survey
             .targets
@@ -79,7 +81,13 @@ impl SweepGraph {
                 sweep.of_run[r].push(unit);
             }
         }
+        sweep.builds = builds;
         sweep
+    }
+
+    /// The unit that builds a target, where there is one.
+    pub fn build(&self, target: usize) -> Option<UnitId> {
+        self.builds[target]
     }
 
     fn add(&mut self, kind: UnitKind, cost: f64, after: &[UnitId]) -> UnitId {

@@ -32,8 +32,31 @@ pub struct Options {
     pub retry_failed: bool,
 }
 
-/// Runs everything of `plan` that is not in the store yet.
+/// Runs everything of `plan` that is not in the store yet. Where that fails, the other ranks are
+/// told to leave what they are at, so that all ranks meet again.
 pub fn run(
+    plan: &Arc<Plan>,
+    store: &Arc<Store>,
+    comm: &mut dyn Comm,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<Summary, SweepError> {
+    let result = conduct(plan, store, comm, options, observer);
+    if result.is_err() {
+        send_all(comm, &ToWorker::Abandon)?;
+    }
+    result
+}
+
+fn send_all(comm: &mut dyn Comm, message: &ToWorker) -> Result<(), SweepError> {
+    let bytes = postcard::to_stdvec(message)?;
+    for rank in 1..comm.size() {
+        comm.send(rank, &bytes)?;
+    }
+    Ok(())
+}
+
+fn conduct(
     plan: &Arc<Plan>,
     store: &Arc<Store>,
     comm: &mut dyn Comm,
@@ -79,10 +102,7 @@ fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<(usize, usiz
         None => common,
     };
     arith.set_current()?;
-    let start = postcard::to_stdvec(&ToWorker::Start { arith: arith.name().to_owned() })?;
-    for rank in 1..comm.size() {
-        comm.send(rank, &start)?;
-    }
+    send_all(comm, &ToWorker::Start { arith: arith.name().to_owned() })?;
     ranks.sort_unstable();
     Ok(ranks)
 }
@@ -120,6 +140,7 @@ struct Manager<'a> {
     waiting: Vec<usize>,
     gathering: Vec<Gathering>,
     reports: Vec<Option<RunReport>>,
+    failed_targets: Vec<(usize, Failure)>,
     executed: usize,
 }
 
@@ -187,6 +208,7 @@ impl<'a> Manager<'a> {
             targets,
             gathering,
             reports,
+            failed_targets: Vec::new(),
             executed: 0,
         })
     }
@@ -221,15 +243,12 @@ impl<'a> Manager<'a> {
     }
 
     fn finish(self) -> Result<Summary, SweepError> {
-        let stop = postcard::to_stdvec(&ToWorker::Stop)?;
-        for rank in 1..self.comm.size() {
-            self.comm.send(rank, &stop)?;
-        }
+        send_all(self.comm, &ToWorker::Stop)?;
         self.pool.stop();
         drop(self.jobs);
         self.writer.join();
         let runs = self.reports.into_iter().map(|r| r.unwrap_or_else(RunReport::lost)).collect();
-        Ok(Summary { executed: self.executed, runs })
+        Ok(Summary { executed: self.executed, failed_targets: self.failed_targets, runs })
     }
 
     fn feed(&mut self, event: Event) -> Result<(), SweepError> {
@@ -326,7 +345,10 @@ impl<'a> Manager<'a> {
         match result {
             Ok(output) => {
                 self.take(kind, output, seconds, host);
-                self.graph.settled(unit, true);
+                // A target may be sampled once it is on disk: made again, it must be the recorded one.
+                if !matches!(kind, UnitKind::Build(_)) {
+                    self.graph.settled(unit, true);
+                }
             }
             Err(failure) => {
                 self.graph.settled(unit, false);
@@ -341,7 +363,7 @@ impl<'a> Manager<'a> {
         match (kind, output) {
             (UnitKind::Build(index), Output::Target(target)) => {
                 let target = Arc::new(*target);
-                self.targets[index] = Some(Arc::clone(&target));
+                self.targets[index] = self.graph.needs_target(index).then(|| Arc::clone(&target));
                 self.write(Job::Target { index, target, seconds, host });
             }
             (UnitKind::Warmup(run), Output::Adapted(adapted)) => {
@@ -378,15 +400,19 @@ impl<'a> Manager<'a> {
         self.write(Job::Run { index: run, parts: Box::new(parts) });
     }
 
-    /// Fails the run of a unit, or the target of a build with all its runs.
+    /// Fails the run of a unit, or the target of a build.
     fn fail(&mut self, kind: UnitKind, failure: Failure) {
         let runs: Vec<usize> = match kind {
             UnitKind::Build(t) => {
-                self.write(Job::TargetFailed { index: t, failure: failure.clone() });
-                (0..self.plan.runs.len()).filter(|&r| self.plan.runs[r].target == t).collect()
+                self.write(Job::TargetFailed { index: t, failure });
+                return;
             }
             UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => vec![r],
         };
+        self.fail_runs(runs, &failure);
+    }
+
+    fn fail_runs(&mut self, runs: Vec<usize>, failure: &Failure) {
         for run in runs {
             self.graph.drop_run(run);
             if !std::mem::replace(&mut self.gathering[run].over, true) && self.reports[run].is_none() {
@@ -419,9 +445,18 @@ impl<'a> Manager<'a> {
         self.unwritten -= 1;
         match written {
             Written::Target { index, seconds } => {
+                if let Some(build) = self.graph.build(index) {
+                    self.graph.settled(build, true);
+                }
                 self.observer.progress(&Progress::Target { plan: self.plan, index, seconds });
             }
             Written::TargetFailed { index, failure } => {
+                if let Some(build) = self.graph.build(index) {
+                    self.graph.settled(build, false);
+                }
+                let runs = (0..self.plan.runs.len()).filter(|&r| self.plan.runs[r].target == index).collect();
+                self.fail_runs(runs, &failure);
+                self.failed_targets.push((index, failure.clone()));
                 self.observer.progress(&Progress::TargetFailed { plan: self.plan, index, failure: &failure });
             }
             Written::Run { index, state, seconds } => {

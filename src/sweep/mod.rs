@@ -51,6 +51,18 @@ pub enum SweepError {
         /// What is wrong.
         why: String,
     },
+    /// The same target twice.
+    #[error(
+        "targets[{second}] ({label}) is the same target as targets[{first}]: their files have the same content; remove one"
+    )]
+    Twins {
+        /// Index of the first.
+        first: usize,
+        /// Index of the second.
+        second: usize,
+        /// Its label.
+        label: String,
+    },
     /// A target that cannot be what it is asked to be.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -101,6 +113,7 @@ impl SweepError {
     pub fn exit_code(&self) -> u8 {
         match self {
             SweepError::External { .. }
+            | SweepError::Twins { .. }
             | SweepError::Target(_)
             | SweepError::Arith { .. }
             | SweepError::UnknownArith(_) => 2,

@@ -19,6 +19,8 @@ pub struct Plan {
     pub targets: Vec<PlannedTarget>,
     /// Runs, target by target.
     pub runs: Vec<PlannedRun>,
+    /// What tables call each run's sampler.
+    names: Vec<String>,
 }
 
 /// A target to be there.
@@ -104,7 +106,7 @@ impl Plan {
                 build_fge: size.build_fge,
             });
         }
-        let runs = experiment
+        let runs: Vec<PlannedRun> = experiment
             .runs
             .iter()
             .map(|run| {
@@ -122,13 +124,46 @@ impl Plan {
                 }
             })
             .collect();
-        Ok(Self { name: experiment.name.clone(), targets, runs })
+        let names = names(&targets, &runs);
+        let plan = Self { name: experiment.name.clone(), targets, runs, names };
+        plan.refuse_twins()?;
+        Ok(plan)
+    }
+
+    /// Targets of equal files under different paths are equal, which only their ids tell.
+    fn refuse_twins(&self) -> Result<(), SweepError> {
+        let mut seen = BTreeMap::new();
+        for (second, target) in self.targets.iter().enumerate() {
+            if let Some(first) = seen.insert(target.id, second) {
+                return Err(SweepError::Twins { first, second, label: target.label.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// A run's sampler as tables and lines name it: with the run's id where another run of the same
+    /// sampler on a target of the same label would read the same.
+    pub fn sampler_name(&self, run: usize) -> &str {
+        &self.names[run]
     }
 
     /// Number of units of the whole sweep: builds, warmups, chains, finishes.
     pub fn units(&self) -> usize {
         self.targets.len() + self.runs.iter().map(|r| r.units() + 1).sum::<usize>()
     }
+}
+
+fn names(targets: &[PlannedTarget], runs: &[PlannedRun]) -> Vec<String> {
+    let plain = |run: &PlannedRun| (run.sampler.algo.name(), targets[run.target].label.clone());
+    let mut count: BTreeMap<_, usize> = BTreeMap::new();
+    for run in runs {
+        *count.entry(plain(run)).or_default() += 1;
+    }
+    let name = |run: &PlannedRun| match count[&plain(run)] {
+        1 => run.sampler.algo.name().to_owned(),
+        _ => format!("{}_{}", run.sampler.algo.name(), run.id.short(8)),
+    };
+    runs.iter().map(name).collect()
 }
 
 /// What a target's cost follows from.

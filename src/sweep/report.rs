@@ -94,6 +94,8 @@ pub trait Observer {
 pub struct Summary {
     /// Units executed.
     pub executed: usize,
+    /// Targets that could not be built, or not as recorded, by their index in the plan.
+    pub failed_targets: Vec<(usize, Failure)>,
     /// Every run.
     pub runs: Vec<RunReport>,
 }

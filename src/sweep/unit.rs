@@ -116,6 +116,8 @@ pub enum ToWorker {
     },
     /// There is no more work.
     Stop,
+    /// The sweep has failed: leave what is running.
+    Abandon,
 }
 
 /// From a rank to the manager.

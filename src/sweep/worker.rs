@@ -27,6 +27,8 @@ pub fn work(comm: &mut dyn Comm, slots: usize, arith: Arith) -> Result<(), Sweep
                 ToWorker::Target { index, target } => pool.cache.insert(index, *target),
                 ToWorker::Forget { index } => pool.cache.remove(index),
                 ToWorker::Run { slot, unit, task } => pool.give(slot, unit, *task),
+                // Threads that still run end with the process.
+                ToWorker::Abandon => return Ok(()),
                 ToWorker::Stop => {
                     pool.stop();
                     return Ok(());

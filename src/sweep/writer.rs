@@ -182,7 +182,9 @@ impl Desk {
         let provenance = Provenance::now(&self.launch, finished.seconds, finished.hosts.clone());
         let record = files::run_ref(&self.store, run, target, &finished, &provenance)?;
         if let Err(failure) = self.same_as_before(&record)? {
-            return self.fail_run(index, failure);
+            // The record stays: it is what the run must come out as.
+            let state = RunState::Failed(failure);
+            return Ok(Written::Run { index, state, seconds: finished.seconds });
         }
         self.store.write_ref(&record)?;
         files::lay_out_run(&self.store, run, target, &record)?;
