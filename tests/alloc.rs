@@ -1,9 +1,12 @@
 //! Samplers and training allocate nothing in their steady loop: a run of twice the length
 //! allocates exactly as often.
 
-use lambda_hat::config::{Activation, Hmc, Loss, Network, Optimizer, Precond, Sgld, Training};
+#[path = "support/specs.rs"]
+mod specs;
+
+use lambda_hat::config::{Activation, Loss, Network, Optimizer, Training};
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
-use lambda_hat::sampler::{Adapted, ChainRun, Flow, HmcKernel, Kernel, Posterior, Role, Scratch, SgldKernel};
+use lambda_hat::sampler::{Adapted, ChainRun, Flow, Kernel, Method, Posterior, Role, Scratch};
 use lambda_hat::target::{NetworkPotential, param_count, train};
 
 fn normals(n: usize, stream: u32) -> Vec<f32> {
@@ -25,10 +28,11 @@ fn network() -> Network {
 }
 
 /// Allocations of a whole chain.
-fn of_chain<K: Kernel<f32>>(kernel: &K, posterior: &Posterior<'_, f32>) -> u64 {
+fn of_chain<M: Method>(method: &M, adapted: &Adapted, posterior: &Posterior<'_, f32>) -> u64 {
+    let kernel = &method.kernel(posterior, adapted, Role::Main);
     let key = Key::new([9; 32], Purpose::Chain, 1);
     allocation_counter::measure(|| {
-        let mut scratch = Scratch::new(posterior, kernel.batch());
+        let mut scratch = Scratch::of(kernel, posterior);
         let mut row = vec![0.0; kernel.layout().len()];
         let mut run = ChainRun::start(kernel, posterior, &mut scratch).expect("starts");
         run.advance(kernel, posterior, &key, &mut scratch, &mut row, &mut |_| Flow::Continue).expect("runs");
@@ -43,31 +47,31 @@ fn chains_allocate_at_their_start_only() {
     let centre: Vec<f32> = normals(param_count(&network), 2).into_iter().map(|w| 0.3 * w).collect();
     let posterior = Posterior::new(&potential, &centre, 30.0, 1.0).expect("finite");
     let d = centre.len();
-    let hmc = |draws| {
-        let spec =
-            Hmc { draws, warmup: 0, num_integration_steps: 3, step_size: 0.01, target_acceptance: 0.9 };
-        let adapted = Adapted { step_size: 0.01, inverse_mass: vec![1.0; d], ..Adapted::default() };
-        of_chain(&HmcKernel::new(&spec, &adapted, Role::Main), &posterior)
-    };
-    assert!(hmc(50) > 0, "the counter counts");
-    assert_eq!(hmc(50), hmc(100));
-    for precond in [Precond::None, Precond::Rmsprop, Precond::Adam] {
-        let sgld = |steps| {
-            let spec = Sgld {
-                steps,
-                warmup: 10,
-                batch_size: 40,
-                step_size: 1e-4,
-                eval_every: 5,
-                precond,
-                beta1: 0.9,
-                beta2: 0.99,
-                eps: 1e-8,
-                bias_correction: true,
-            };
-            of_chain(&SgldKernel::new(&spec, &posterior), &posterior)
-        };
-        assert_eq!(sgld(100), sgld(200), "{precond:?}");
+    let metric =
+        Adapted { step_size: 0.01, inverse_mass: vec![1.0; d], length: Some(0.1), ..Adapted::default() };
+    assert!(of_chain(&specs::hmc(50), &metric, &posterior) > 0, "the counter counts");
+    let mut same = Vec::new();
+    let mut twice = |name: String, one: u64, two: u64| same.push((name, one, two));
+    for adjusted in [true, false] {
+        let of = |draws| of_chain(&specs::mclmc(draws, Some(adjusted)), &metric, &posterior);
+        twice(format!("mclmc {adjusted}"), of(50), of(100));
+    }
+    let of = |draws| of_chain(&specs::hmc(draws), &metric, &posterior);
+    twice("hmc".into(), of(50), of(100));
+    let of = |draws| of_chain(&specs::nuts(draws), &metric, &posterior);
+    twice("nuts".into(), of(50), of(100));
+    let of = |draws| of_chain(&specs::mala(draws), &metric, &posterior);
+    twice("mala".into(), of(50), of(100));
+    let step = Adapted { step_size: 1e-4, ..Adapted::default() };
+    for (one, two) in specs::sglds(100).iter().zip(&specs::sglds(200)) {
+        twice(format!("{one:?}"), of_chain(one, &step, &posterior), of_chain(two, &step, &posterior));
+    }
+    let of = |steps| of_chain(&specs::sghmc(steps), &step, &posterior);
+    twice("sghmc".into(), of(100), of(200));
+    let of = |steps| of_chain(&specs::sgnht(steps), &step, &posterior);
+    twice("sgnht".into(), of(100), of(200));
+    for (name, one, two) in same {
+        assert_eq!(one, two, "{name}");
     }
 }
 

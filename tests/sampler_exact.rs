@@ -2,10 +2,12 @@
 
 #[path = "support/potentials.rs"]
 mod potentials;
+#[path = "support/specs.rs"]
+mod specs;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lambda_hat::config::{Algo, Dtype, Hmc, Precond, SamplerSpec, Sgld};
+use lambda_hat::config::{Algo, Dtype, Hmc, Mala, Mclmc, Nuts, Precond, SamplerSpec, Sghmc, Sgld, Sgnht};
 use lambda_hat::num::Real;
 use lambda_hat::sampler::{Flow, Posterior, Role, run_chain, warmup};
 use lambda_hat::stats;
@@ -49,7 +51,30 @@ fn hmc(draws: usize, target_acceptance: f64) -> SamplerSpec {
     // posteriors for so long that their MCSE is too small by half (no bias: the mean over many
     // seeds, four times the draws and half the step agree with the exact value).
     let hmc = Hmc { draws, warmup: 1000, num_integration_steps: 20, step_size: 0.01, target_acceptance };
-    SamplerSpec { algo: Algo::Hmc(hmc), seed: 1, chains: 4, dtype: Dtype::F64 }
+    four_chains(Algo::Hmc(hmc))
+}
+
+fn four_chains(algo: Algo) -> SamplerSpec {
+    SamplerSpec { algo, seed: 1, chains: 4, dtype: Dtype::F64 }
+}
+
+/// Every sampler that accepts or rejects, with `draws` draws.
+fn exact_samplers(draws: usize, target_acceptance: f64) -> Vec<SamplerSpec> {
+    let nuts =
+        Nuts { warmup: 1000, step_size: 0.01, target_acceptance, max_tree_depth: 10, ..specs::nuts(draws) };
+    let mala = Mala { warmup: 2000, thin: 20, step_size: None, target_acceptance, ..specs::mala(draws) };
+    let mclmc = Mclmc {
+        num_steps: 5000,
+        diagonal_preconditioning: true,
+        target_acceptance,
+        ..specs::mclmc(draws, Some(true))
+    };
+    vec![
+        hmc(draws, target_acceptance),
+        four_chains(Algo::Nuts(nuts)),
+        four_chains(Algo::Mala(mala)),
+        four_chains(Algo::Mclmc(mclmc)),
+    ]
 }
 
 fn sgld(steps: u64, step_size: f64, precond: Precond, beta2: f64) -> SamplerSpec {
@@ -57,15 +82,17 @@ fn sgld(steps: u64, step_size: f64, precond: Precond, beta2: f64) -> SamplerSpec
         steps,
         warmup: steps / 10,
         batch_size: 1,
-        step_size,
+        step_size: Some(step_size),
         eval_every: 1,
         precond,
         beta1: 0.9,
         beta2,
         eps: 1e-8,
         bias_correction: true,
+        gamma_term: false,
+        freeze_precond: false,
     };
-    SamplerSpec { algo: Algo::Sgld(sgld), seed: 1, chains: 4, dtype: Dtype::F64 }
+    four_chains(Algo::Sgld(sgld))
 }
 
 fn seed(byte: u8) -> [u8; 32] {
@@ -101,7 +128,7 @@ fn within(what: &str, (mean, mcse): (f64, f64), exact: f64) -> Result<(), String
 }
 
 #[test]
-fn hmc_is_exact_on_quadratics() {
+fn samplers_that_accept_or_reject_are_exact_on_quadratics() {
     let mut cases = Vec::new();
     for h in [vec![0.0, 3.0], vec![1.0; 10], vec![0.0, 0.01, 0.1, 1.0, 10.0, 100.0, 5.0, 7.0, 0.3, 0.0]] {
         for (nbeta, gamma) in [(10.0, 1.0), (1000.0, 10.0), (100.0, 0.01)] {
@@ -120,9 +147,12 @@ fn hmc_is_exact_on_quadratics() {
             })
             .sum();
         let potential = quadratic(h);
-        let got =
-            estimate_at(&hmc(2000, 0.9), potential.as_ref(), &centre, (*nbeta, *gamma), seed(3), Role::Main);
-        within(&format!("{h:?} nβ {nbeta} γ {gamma} offset {offset}"), got, exact)
+        for spec in exact_samplers(2000, 0.9) {
+            let got = estimate_at(&spec, potential.as_ref(), &centre, (*nbeta, *gamma), seed(3), Role::Main);
+            let name = spec.algo.name();
+            within(&format!("{name} {h:?} nβ {nbeta} γ {gamma} offset {offset}"), got, exact)?;
+        }
+        Ok(())
     });
 }
 
@@ -169,6 +199,12 @@ impl<T: Real> Potential<T> for Rows {
     fn batch_scratch_len(&self, _: usize) -> usize {
         0
     }
+    fn hvp(&self, _: &[T], v: &[T], _: Option<&[u32]>, hv: &mut [T], _: &mut [T]) {
+        hv[0] = T::from_f64(self.h * v[0].to_f64());
+    }
+    fn hvp_scratch_len(&self) -> usize {
+        0
+    }
     fn loss(&self, w: &[T], _: &mut [T]) -> f64 {
         0.5 * self.h * (w[0].to_f64().powi(2) + self.spread.powi(2))
     }
@@ -182,6 +218,85 @@ impl<T: Real> Potential<T> for Rows {
         grad[0] = T::from_f64(self.h * (w[0].to_f64() - mean));
         self.loss(w, scratch)
     }
+}
+
+/// The AR(2) law of SGHMC with gradient noise, and SGNHT's: its friction takes the noise up, and the
+/// rest is exact at every stable step.
+#[test]
+fn momentum_samplers_have_their_stationary_laws() {
+    let (h, nbeta, gamma, batch) = (2.0, 200.0, 5.0, 8);
+    let a: f64 = nbeta * h + gamma;
+    let cases: Vec<(f64, f64, f64)> = [0.0, 0.1]
+        .into_iter()
+        .flat_map(|spread| [(0.1, 0.1), (0.5, 0.3), (1.0, 0.2)].map(|(ea, alpha)| (spread, ea, alpha)))
+        .collect();
+    all(&cases, |&(spread, ea, friction)| {
+        let step = ea / a;
+        let noise = (nbeta * h * spread).powi(2) / batch as f64;
+        let rows = Rows { h, spread, half: 10 };
+        let (steps, warmup, step_size) = (400_000, 40_000, Some(step));
+        let sghmc = Sghmc { steps, warmup, batch_size: batch, step_size, friction, eval_every: 3 };
+        let exact =
+            0.5 * nbeta * h / a * (1.0 + 0.5 * step * noise / friction) / (1.0 - 0.5 * ea / (2.0 - friction));
+        let spec = four_chains(Algo::Sghmc(sghmc));
+        let got = estimate_at(&spec, &rows, &[0.0], (nbeta, gamma), seed(6), Role::Main);
+        within(&format!("sghmc spread {spread} ηa {ea} α {friction}"), got, exact)?;
+        let sgnht = Sgnht { steps, warmup, batch_size: batch, step_size, friction, eval_every: 3 };
+        let spec = four_chains(Algo::Sgnht(sgnht));
+        let got = estimate_at(&spec, &rows, &[0.0], (nbeta, gamma), seed(7), Role::Main);
+        if spread == 0.0 {
+            within(&format!("sgnht h²a {ea} A·h {friction}"), got, 0.5 * nbeta * h / a)?;
+        }
+        Ok(())
+    });
+}
+
+/// `step_size: auto`: the bias that is predicted is the bias that is there.
+#[test]
+fn chosen_steps_leave_the_bias_that_they_predict() {
+    let h = [0.0, 0.3, 1.0, 5.0, 5.0, 20.0];
+    let (nbeta, gamma) = (100.0, 1.0);
+    let exact: f64 = h.iter().map(|h| 0.5 * nbeta * h / (nbeta * h + gamma)).sum();
+    let steps = 400_000;
+    let specs = [
+        Algo::Sgld(Sgld { step_size: None, ..specs::sgld(steps, Precond::None) }),
+        Algo::Sghmc(Sghmc { step_size: None, ..specs::sghmc(steps) }),
+        Algo::Sgnht(Sgnht { step_size: None, ..specs::sgnht(steps) }),
+    ];
+    all(&specs, |algo| {
+        let spec = four_chains(algo.clone());
+        let potential = quadratic(&h);
+        let centre = [0.0; 6];
+        let posterior = Posterior::new(potential.as_ref(), &centre, nbeta, gamma).expect("finite");
+        let adapted = warmup(&spec, &posterior, seed(8)).expect("calibrates");
+        let (bias, bound) = (adapted.bias.expect("predicted"), adapted.bias_bound.expect("bounded"));
+        let name = algo.name();
+        if !(bound <= 0.030_001 && bias / exact <= bound && adapted.mala_acceptance >= Some(0.9)) {
+            return Err(format!("{name}: {adapted:?}"));
+        }
+        let got = estimate(&spec, potential.as_ref(), (nbeta, gamma), seed(8), Role::Main);
+        // The prediction is of first order in the step; the second is the square of the bound.
+        let second = exact * bound * bound;
+        within(name, (got.0, got.1.hypot(second / 4.0)), exact + bias)
+    });
+}
+
+/// In many dimensions the preset's criterion leaves less than 1 %, and less the smaller it is.
+#[test]
+fn unadjusted_mclmc_is_near_the_truth_in_many_dimensions() {
+    let cases: Vec<(usize, f64)> = [(10, 1.0), (100, 100.0), (1000, 1.0)].into();
+    all(&cases, |&(d, condition)| {
+        let h: Vec<f64> = (0..d).map(|i| libm::pow(condition, -(i as f64) / d as f64)).collect();
+        let (nbeta, gamma) = (1000.0, 1.0);
+        let exact: f64 = h.iter().map(|h| 0.5 * nbeta * h / (nbeta * h + gamma)).sum();
+        let spec = four_chains(Algo::Mclmc(Mclmc { thin: None, ..specs::mclmc(4000, Some(false)) }));
+        let (mean, mcse) = estimate(&spec, quadratic(&h).as_ref(), (nbeta, gamma), seed(9), Role::Main);
+        if (mean - exact).abs() <= 4.0 * mcse + 0.01 * exact {
+            Ok(())
+        } else {
+            Err(format!("d {d} condition {condition}: {mean} ± {mcse}, exact {exact}"))
+        }
+    });
 }
 
 /// One mode: llc is ½nβh·w², so that its mean tells the stationary variance.
@@ -232,6 +347,26 @@ fn rmsprop_has_the_law_that_its_missing_divergence_term_leaves() {
     });
 }
 
+/// With the drift that a moving preconditioner calls for, and with one that has stopped moving, the
+/// law is the posterior's.
+#[test]
+fn corrected_rmsprop_has_the_posterior_law() {
+    let (h, nbeta, gamma) = (1.0, 100.0, 1e-3);
+    let a: f64 = nbeta * h + gamma;
+    let sigma = 1.0 / a.sqrt();
+    let cases: Vec<(f64, f64)> =
+        [0.0, 0.9].into_iter().flat_map(|beta2| [0.5, 3.0].map(|c| (beta2, c))).collect();
+    all(&cases, |&(beta2, c)| {
+        let mut spec = sgld(2_000_000, 0.004 * c * h * sigma / a, Precond::Rmsprop, beta2);
+        if let Algo::Sgld(s) = &mut spec.algo {
+            (s.eps, s.eval_every, s.gamma_term) = (c * h * sigma, 100, true);
+        }
+        let potential = quadratic(&[h]);
+        let got = estimate(&spec, potential.as_ref(), (nbeta, gamma), seed(5), Role::Main);
+        within(&format!("gamma_term β2 {beta2} c {c}"), got, 0.5 * nbeta * h / a)
+    });
+}
+
 /// A row of finite_n.csv: its text, potential, nβ, γ and exact λ̂.
 type Row = (String, Box<dyn Potential<f64>>, f64, f64, f64);
 
@@ -268,7 +403,7 @@ fn finite_rows() -> Vec<Row> {
 }
 
 #[test]
-fn hmc_measures_the_exact_finite_n_value_of_singular_potentials() {
+fn samplers_measure_the_exact_finite_n_value_of_singular_potentials() {
     let rows: Vec<Row> = finite_rows().into_iter().filter(|row| row.2 <= 1e4).collect();
     let cases: Vec<(&Row, u8)> = rows.iter().flat_map(|row| [11, 12, 13].map(|s| (row, s))).collect();
     all(&cases, |((name, potential, nbeta, gamma, exact), s)| {

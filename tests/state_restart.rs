@@ -3,11 +3,13 @@
 #[path = "support/potentials.rs"]
 #[allow(dead_code)]
 mod potentials;
+#[path = "support/specs.rs"]
+mod specs;
 
-use lambda_hat::config::{Activation, Hmc, Loss, Network, Precond, Sgld};
+use lambda_hat::config::{Activation, Loss, Network, Sgld};
 use lambda_hat::device::Element;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
-use lambda_hat::sampler::{Adapted, ChainRun, Flow, HmcKernel, Kernel, Posterior, Role, Scratch, SgldKernel};
+use lambda_hat::sampler::{Adapted, ChainRun, Flow, Kernel, Method, Posterior, Role, Scratch};
 use lambda_hat::target::{NetworkPotential, param_count};
 use lambda_hat::trace::ChainTrace;
 
@@ -21,10 +23,9 @@ fn normals<T: Element>(n: usize, stream: u32) -> Vec<T> {
 fn both<T: Element, K: Kernel<T>>(kernel: &K, posterior: &Posterior<'_, T>) -> (ChainTrace, ChainTrace) {
     let key = Key::new([9; 32], Purpose::Chain, 1);
     let columns = kernel.layout().len();
-    let start =
-        || ChainRun::start(kernel, posterior, &mut Scratch::new(posterior, kernel.batch())).expect("starts");
+    let start = || ChainRun::start(kernel, posterior, &mut Scratch::of(kernel, posterior)).expect("starts");
     let mut whole = start();
-    let (mut scratch, mut row) = (Scratch::new(posterior, kernel.batch()), vec![0.0; columns]);
+    let (mut scratch, mut row) = (Scratch::of(kernel, posterior), vec![0.0; columns]);
     whole.advance(kernel, posterior, &key, &mut scratch, &mut row, &mut |_| Flow::Continue).expect("runs");
 
     let mut bytes = postcard::to_stdvec(&start()).expect("serialises");
@@ -32,13 +33,28 @@ fn both<T: Element, K: Kernel<T>>(kernel: &K, posterior: &Posterior<'_, T>) -> (
     for done in 1..=total {
         let mut run: ChainRun<K::State> = postcard::from_bytes(&bytes).expect("the same type");
         assert_eq!(run.iteration, done - 1);
-        let (mut scratch, mut row) = (Scratch::new(posterior, kernel.batch()), vec![f64::NAN; columns]);
+        let (mut scratch, mut row) = (Scratch::of(kernel, posterior), vec![f64::NAN; columns]);
         run.advance_to(done, kernel, posterior, &key, &mut scratch, &mut row).expect("runs");
         bytes = postcard::to_stdvec(&run).expect("serialises");
     }
     let pieces: ChainRun<K::State> = postcard::from_bytes(&bytes).expect("the same type");
     assert_eq!(postcard::to_stdvec(&whole).expect("serialises"), bytes, "state, trace and work");
     (whole.trace, pieces.trace)
+}
+
+/// Both ways give the same `draws` draws, and not all the same one.
+fn restarts<T: Element, M: Method>(
+    method: &M,
+    adapted: &Adapted,
+    posterior: &Posterior<'_, T>,
+    draws: usize,
+) {
+    let (whole, pieces) = both(&method.kernel(posterior, adapted, Role::Main), posterior);
+    assert_eq!(whole.draws(), draws);
+    assert_eq!(whole, pieces);
+    let mut llc = whole.values[0].clone();
+    llc.dedup();
+    assert!(llc.len() > 5, "the chain moves");
 }
 
 fn check<T: Element>() {
@@ -57,33 +73,21 @@ fn check<T: Element>() {
     let centre: Vec<T> = normals::<T>(d, 2).into_iter().map(|w| w * T::from_f64(0.3)).collect();
     let posterior = Posterior::new(&potential, &centre, 30.0, 1.0).expect("finite");
 
-    let hmc = Hmc { draws: 20, warmup: 0, num_integration_steps: 4, step_size: 0.05, target_acceptance: 0.9 };
     let inverse_mass = (0..d).map(|i| 0.5 + i as f64 / d as f64).collect();
-    let adapted = Adapted { step_size: 0.05, inverse_mass, ..Adapted::default() };
-    let (whole, pieces) = both(&HmcKernel::new(&hmc, &adapted, Role::Main), &posterior);
-    assert_eq!(whole.draws(), 20);
-    assert_eq!(whole, pieces);
-    let mut llc = whole.values[0].clone();
-    llc.dedup();
-    assert!(llc.len() > 5, "the chain moves");
-
-    for precond in [Precond::None, Precond::Rmsprop, Precond::Adam] {
-        let spec = Sgld {
-            steps: 60,
-            warmup: 20,
-            batch_size: 200,
-            step_size: 1e-3,
-            eval_every: 3,
-            precond,
-            beta1: 0.9,
-            beta2: 0.99,
-            eps: 1e-8,
-            bias_correction: true,
-        };
-        let (whole, pieces) = both(&SgldKernel::new(&spec, &posterior), &posterior);
-        assert_eq!(whole.draws(), 60 / 3 - 20 / 3, "{precond:?}");
-        assert_eq!(whole, pieces, "{precond:?}");
+    let adapted = Adapted { step_size: 0.05, inverse_mass, length: Some(0.5), ..Adapted::default() };
+    restarts(&specs::hmc(20), &adapted, &posterior, 20);
+    restarts(&specs::nuts(20), &adapted, &posterior, 20);
+    restarts(&specs::mala(20), &adapted, &posterior, 20);
+    for adjusted in [true, false] {
+        restarts(&specs::mclmc(20, Some(adjusted)), &adapted, &posterior, 20);
     }
+    let adapted = Adapted { step_size: 1e-3, ..Adapted::default() };
+    let (steps, draws) = (60, 60 / 3 - 6 / 3);
+    for spec in specs::sglds(steps) {
+        restarts(&Sgld { batch_size: 200, ..spec }, &adapted, &posterior, draws);
+    }
+    restarts(&specs::sghmc(steps), &adapted, &posterior, draws);
+    restarts(&specs::sgnht(steps), &adapted, &posterior, draws);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use lambda_hat::config::{Hmc, Precond, Sgld};
 use lambda_hat::device::Element;
 use lambda_hat::num::rng::{Key, Purpose};
-use lambda_hat::sampler::{Adapted, ChainRun, HmcKernel, Kernel, Posterior, Role, Scratch, SgldKernel};
+use lambda_hat::sampler::{Adapted, ChainRun, Kernel, Method, Posterior, Role, Scratch};
 use lambda_hat::target::Potential;
 
 use super::case::Shape;
@@ -37,8 +37,8 @@ pub fn hmc<T: Element>(shape: &Shape) {
     let spec =
         Hmc { draws, warmup: 0, num_integration_steps: STEPS, step_size: 1e-3, target_acceptance: 0.9 };
     let adapted = Adapted { step_size: 1e-3, inverse_mass: vec![1.0; w.len()], ..Adapted::default() };
-    let kernel = HmcKernel::<T>::new(&spec, &adapted, Role::Main);
     let posterior = Posterior::new(&potential, &w, shape.nbeta(), 1.0).expect("a finite loss");
+    let kernel = spec.kernel::<T>(&posterior, &adapted, Role::Main);
     let rate = rate::<T>(|| {
         let fge = chain(&kernel, &posterior);
         Work { items: fge / STEPS as f64, flops: fge * potential.gradient_flops() }
@@ -53,16 +53,19 @@ pub fn sgld<T: Element>(shape: &Shape) {
         steps,
         warmup: 0,
         batch_size: BATCH,
-        step_size: 1e-6,
+        step_size: Some(1e-6),
         eval_every: EVAL_EVERY,
         precond: Precond::None,
         beta1: 0.9,
         beta2: 0.999,
         eps: 1e-8,
         bias_correction: true,
+        gamma_term: false,
+        freeze_precond: false,
     };
     let posterior = Posterior::new(&potential, &w, shape.nbeta(), 1.0).expect("a finite loss");
-    let kernel = SgldKernel::<T>::new(&spec, &posterior);
+    let adapted = Adapted { step_size: 1e-6, ..Adapted::default() };
+    let kernel = spec.kernel::<T>(&posterior, &adapted, Role::Main);
     let a_step = potential.gradient_flops() * BATCH as f64 / shape.rows as f64;
     let flops = steps as f64 * a_step + (steps / EVAL_EVERY) as f64 * shape.loss_flops();
     let rate = rate::<T>(|| {
@@ -75,7 +78,7 @@ pub fn sgld<T: Element>(shape: &Shape) {
 /// Runs a whole chain and returns its work in full gradients.
 fn chain<T: Element, K: Kernel<T>>(kernel: &K, posterior: &Posterior<'_, T>) -> f64 {
     let key = Key::new([9; 32], Purpose::Chain, 0);
-    let mut scratch = Scratch::new(posterior, kernel.batch());
+    let mut scratch = Scratch::of(kernel, posterior);
     let mut row = vec![0.0; kernel.layout().len()];
     let mut run = ChainRun::start(kernel, posterior, &mut scratch).expect("a finite loss");
     run.advance_to(u64::MAX, kernel, posterior, &key, &mut scratch, &mut row).expect("a small step");

@@ -19,6 +19,6 @@ pub fn info() -> Result<u8, Quit> {
     let names: Vec<&str> = Arith::ALL.into_iter().filter(|a| a.is_available()).map(Arith::name).collect();
     say!("arithmetic     {} (this processor: {})", Arith::best(), names.join(", "));
     say!("MPI            {}", if cfg!(feature = "mpi") { "built in" } else { "not built in (feature mpi)" });
-    say!("samplers       {}", config::Algo::NAMES.join(", "));
+    say!("samplers       {}", config::sampler_names().collect::<Vec<_>>().join(", "));
     Ok(0)
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value, json};
 
-use super::{Algo, PosteriorSpec, Problem, SamplerSpec, TargetSpec};
+use super::{PosteriorSpec, Problem, SamplerSpec, TargetSpec};
 
 /// Version of the canonical form itself.
 const FORMAT: u32 = 1;
@@ -14,7 +14,8 @@ const FORMAT: u32 = 1;
 /// Keys that were added after ids were first given: left out of the canonical form while they hold
 /// the value that older ids imply, so that those ids stay. (`section.key` path below `spec`,
 /// `sampler` or `posterior`; value as canonical JSON.)
-const INTRODUCED_LATER: &[(&str, &str)] = &[];
+const INTRODUCED_LATER: &[(&str, &str)] =
+    &[("sampler.algo.sgld.gamma_term", "false"), ("sampler.algo.sgld.freeze_precond", "false")];
 
 impl Problem {
     /// Raised when the numbers of this kind of target change; part of the id.
@@ -36,16 +37,6 @@ impl Problem {
             Problem::Quadratic(_) => "quadratic",
             Problem::NormalCrossing(_) => "normal_crossing",
             Problem::External(_) => "external",
-        }
-    }
-}
-
-impl Algo {
-    /// Raised when the numbers of this sampler change; part of the id.
-    pub fn revision(&self) -> u32 {
-        match self {
-            Algo::Hmc(_) => 1,
-            Algo::Sgld(_) => 1,
         }
     }
 }
@@ -176,14 +167,10 @@ pub fn run_id(target: &Id, sampler: &SamplerSpec, posterior: &PosteriorSpec) -> 
 /// sgld: of steps), so that more chains or more draws continue a run.
 pub fn stream_id(target: &Id, sampler: &SamplerSpec, posterior: &PosteriorSpec) -> Id {
     let mut value = run_json("stream", target, sampler, posterior);
-    let length = match &sampler.algo {
-        Algo::Hmc(_) => "draws",
-        Algo::Sgld(_) => "steps",
-    };
     if let Some(Value::Object(spec)) = value.pointer_mut("/sampler") {
         spec.remove("chains");
         if let Some(Value::Object(algo)) = spec.get_mut("algo").and_then(|a| a.get_mut(sampler.algo.name())) {
-            algo.remove(length);
+            algo.remove(sampler.algo.length_key());
         }
     }
     hash(value)

@@ -5,6 +5,7 @@
 //! `section` layers presets and overrides, and `targets`, `samplers` and `posterior` make
 //! the typed specification of it. All errors are collected; one is enough to refuse the file.
 
+mod algo;
 mod error;
 mod id;
 mod keys;
@@ -24,10 +25,12 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub use algo::*;
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
 pub use id::{Id, canonical_json, run_id, stream_id, target_id};
 pub use keys::{KeyDoc, keys};
 pub use network::infer_width;
 pub use resolve::{LoadOptions, load, parse};
+pub use samplers::sampler_names;
 pub use schema::json_schema;
 pub use spec::*;

@@ -33,7 +33,12 @@ static EMBEDDED: &[(&str, &str, &str)] = embedded![
     "teacher" / "small",
     "teacher" / "base",
     "sampler" / "hmc",
+    "sampler" / "nuts",
+    "sampler" / "mala",
+    "sampler" / "mclmc",
     "sampler" / "sgld",
+    "sampler" / "sghmc",
+    "sampler" / "sgnht",
 ];
 
 /// Names of the embedded presets of a kind.

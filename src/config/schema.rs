@@ -4,15 +4,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{ALL, EXPERIMENT};
+use super::keys::{EXPERIMENT, all_tables};
 use super::preset::embedded_names;
-use super::table::{Default, Key, Kind, Range, Table};
+use super::table::{AUTO, Default, Key, Kind, Range, Table};
 
 /// The schema of an experiment file, as checked in at `config/schema.json`.
 pub fn json_schema() -> Value {
     let mut schema = table_schema(&EXPERIMENT);
-    let defs: Map<String, Value> = ALL
-        .iter()
+    let defs: Map<String, Value> = all_tables()
         .filter(|t| t.name != EXPERIMENT.name)
         .map(|t| (t.name.to_owned(), table_schema(t)))
         .collect();
@@ -96,6 +95,7 @@ fn kind_schema(kind: &Kind) -> Value {
             json!({"type": "array", "minItems": 1, "items": {"anyOf": entries}})
         }
         Kind::Maybe(inner) => json!({"anyOf": [kind_schema(inner), {"type": "null"}]}),
+        Kind::Auto(inner) => json!({"anyOf": [kind_schema(inner), {"const": AUTO}]}),
     }
 }
 

@@ -2,7 +2,7 @@
 //! key decides, and each layer is checked against the same table.
 
 use super::error::{Fault, Place, Report};
-use super::table::{Default, Key, Table, check_map, check_value};
+use super::table::{AUTO, Default, Key, Table, check_map, check_value};
 use super::tree::{Entry, Node, Value, join};
 
 /// One mapping that contributes keys.
@@ -146,6 +146,47 @@ impl<'a> Section<'a> {
             Default::Text(text) => Some((*text).to_owned()),
             _ => None,
         })
+    }
+
+    /// A number, or `auto`: `Some(None)`.
+    pub fn auto_float(&self, name: &str) -> Option<Option<f64>> {
+        self.auto(name, Value::number, |d| match d {
+            Default::Float(x) => Some(*x),
+            _ => None,
+        })
+    }
+
+    /// A whole number as a size, or `auto`: `Some(None)`.
+    pub fn auto_size(&self, name: &str) -> Option<Option<usize>> {
+        self.auto(name, |v| v.whole().and_then(|i| usize::try_from(i).ok()), |_| None)
+    }
+
+    /// true, false, or `auto`: `Some(None)`.
+    pub fn auto_bool(&self, name: &str) -> Option<Option<bool>> {
+        let read = |v: &Value| match v {
+            Value::Bool(b) => Some(*b),
+            _ => None,
+        };
+        self.auto(name, read, |_| None)
+    }
+
+    fn auto<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&Value) -> Option<T>,
+        default: impl Fn(&Default) -> Option<T>,
+    ) -> Option<Option<T>> {
+        self.value(
+            name,
+            |value| match value {
+                Value::Text(text) if text == AUTO => Some(None),
+                value => read(value).map(Some),
+            },
+            |d| match d {
+                Default::Text(text) if *text == AUTO => Some(None),
+                d => default(d).map(Some),
+            },
+        )
     }
 
     /// A list of whole numbers.

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::algo::SamplerSpec;
+
 /// Floating-point type of a build or a sampler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -297,94 +299,6 @@ pub struct External {
     pub activation: Activation,
     /// L_n.
     pub loss: Loss,
-}
-
-/// One sampler with its settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SamplerSpec {
-    /// Kernel and its settings.
-    pub algo: Algo,
-    /// Seed (default 12345).
-    pub seed: u64,
-    /// Chains, ≥ 1.
-    pub chains: usize,
-    /// Arithmetic of the chains.
-    pub dtype: Dtype,
-}
-
-/// The samplers there are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Algo {
-    /// Hamiltonian Monte Carlo.
-    Hmc(Hmc),
-    /// Stochastic-gradient Langevin dynamics.
-    Sgld(Sgld),
-}
-
-impl Algo {
-    /// The names of all samplers.
-    pub const NAMES: [&'static str; 2] = ["hmc", "sgld"];
-
-    /// The name used in files, ids and messages.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Algo::Hmc(_) => "hmc",
-            Algo::Sgld(_) => "sgld",
-        }
-    }
-}
-
-/// Settings of HMC.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Hmc {
-    /// Kept draws a chain, ≥ 1.
-    pub draws: usize,
-    /// Iterations of the shared warmup.
-    pub warmup: usize,
-    /// Mean number of leapfrog steps an iteration, ≥ 1.
-    pub num_integration_steps: usize,
-    /// Starting value of the step-size adaptation (the step itself when `warmup` is 0), > 0.
-    pub step_size: f64,
-    /// Mean acceptance that dual averaging aims at, in (0, 1).
-    pub target_acceptance: f64,
-}
-
-/// Settings of SGLD.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sgld {
-    /// Steps a chain, warmup included.
-    pub steps: u64,
-    /// Steps dropped at the start of each chain, < steps.
-    pub warmup: u64,
-    /// Rows a gradient, drawn with replacement (may exceed n).
-    pub batch_size: usize,
-    /// ε of the update w ← w − (ε/2) ∇U + √ε ξ, > 0.
-    pub step_size: f64,
-    /// The full loss is evaluated, and a draw kept, every so many steps.
-    pub eval_every: u64,
-    /// Preconditioner.
-    pub precond: Precond,
-    /// Decay of the first moment (adam), 0 ≤ β1 < 1.
-    pub beta1: f64,
-    /// Decay of the second moment (rmsprop, adam), 0 ≤ β2 < 1.
-    pub beta2: f64,
-    /// Added to the root of the second moment, > 0.
-    pub eps: f64,
-    /// Divide the moments by 1 − βᵗ.
-    pub bias_correction: bool,
-}
-
-/// Preconditioners of SGLD.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precond {
-    /// Identity.
-    None,
-    /// Root of the running second moment.
-    Rmsprop,
-    /// The same, with a running first moment in the drift.
-    Adam,
 }
 
 /// The tempered, localised posterior: log π(w) = −nβ L_n(w) − (γ/2)‖w − w*‖².

@@ -8,6 +8,9 @@ use std::fmt;
 use super::error::{Fault, Report, advise, nearest};
 use super::tree::{Entry, Node, Value, join};
 
+/// What a user writes for a value that the program is to find.
+pub(super) const AUTO: &str = "auto";
+
 /// A section of a configuration: the keys that a mapping may hold.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -58,6 +61,8 @@ pub(super) enum Kind {
     Entries(&'static [&'static Table]),
     /// `null`, or the inner kind.
     Maybe(&'static Kind),
+    /// `auto`, or the inner kind.
+    Auto(&'static Kind),
 }
 
 /// What stands when a key is absent.
@@ -139,6 +144,7 @@ impl fmt::Display for Kind {
             Kind::Preset(what, _) => write!(f, "the name of a {what} preset or a mapping"),
             Kind::Entries(_) => f.write_str("a list of at least one entry"),
             Kind::Maybe(inner) => write!(f, "{inner}, or null"),
+            Kind::Auto(inner) => write!(f, "{inner}, or auto"),
         }
     }
 }
@@ -192,9 +198,9 @@ pub(super) fn check_value(kind: &Kind, node: &Node, path: &str, report: &Report)
     let ok = match (kind, &node.value) {
         (Kind::Maybe(_), Value::Null) => true,
         (Kind::Maybe(inner), _) => return check_value(inner, node, path, report),
-        (Kind::Bool, value) => matches!(value, Value::Bool(_)),
-        (Kind::Int(low, high), value) => value.whole().is_some_and(|i| (*low..=*high).contains(&i)),
-        (Kind::Float(range), value) => value.number().is_some_and(|x| range.contains(x)),
+        (Kind::Auto(_), Value::Text(text)) if text == AUTO => true,
+        (Kind::Auto(inner), value) if matches_kind(inner, value) => true,
+        (Kind::Bool | Kind::Int(..) | Kind::Float(_), value) => matches_kind(kind, value),
         (Kind::Choice(names), Value::Text(text)) if !names.contains(&text.as_str()) => {
             let fault = Fault::UnknownName {
                 what: "choice".to_owned(),
@@ -219,7 +225,15 @@ pub(super) fn check_value(kind: &Kind, node: &Node, path: &str, report: &Report)
         }
         (Kind::Map(_), Value::Null) => true,
         (Kind::Entries(_), Value::List(items)) => !items.is_empty(),
-        (Kind::Ints(..) | Kind::Floats(_) | Kind::Map(_) | Kind::Preset(..) | Kind::Entries(_), _) => false,
+        (
+            Kind::Auto(_)
+            | Kind::Ints(..)
+            | Kind::Floats(_)
+            | Kind::Map(_)
+            | Kind::Preset(..)
+            | Kind::Entries(_),
+            _,
+        ) => false,
     };
     if !ok {
         let quoted = matches!(kind, Kind::Name | Kind::Text(_) | Kind::Choice(_))
@@ -230,6 +244,16 @@ pub(super) fn check_value(kind: &Kind, node: &Node, path: &str, report: &Report)
         report.add(&node.place, path, fault);
     }
     ok
+}
+
+/// Whether a plain value is of its kind and in its range.
+fn matches_kind(kind: &Kind, value: &Value) -> bool {
+    match kind {
+        Kind::Bool => matches!(value, Value::Bool(_)),
+        Kind::Int(low, high) => value.whole().is_some_and(|i| (*low..=*high).contains(&i)),
+        Kind::Float(range) => value.number().is_some_and(|x| range.contains(x)),
+        _ => false,
+    }
 }
 
 fn check_items(kind: &Kind, items: &[Node], path: &str, report: &Report) -> bool {

@@ -85,13 +85,15 @@ fn the_shipped_experiment_has_the_values_of_its_presets() {
         steps: 781_250,
         warmup: 50_000,
         batch_size: 256,
-        step_size: 1e-6,
+        step_size: None,
         eval_every: 50,
         precond: Precond::None,
         beta1: 0.9,
         beta2: 0.999,
         eps: 1e-8,
         bias_correction: true,
+        gamma_term: false,
+        freeze_precond: false,
     };
     let sgld = SamplerSpec { algo: Algo::Sgld(sgld), seed: 12345, chains: 4, dtype: Dtype::F32 };
     assert_eq!(experiment.runs[1].sampler, sgld);
@@ -394,7 +396,7 @@ fn every_key_is_documented_once_in_its_section() {
     names.dedup();
     assert_eq!(names.len(), before);
     let step = keys.iter().find(|k| (k.section, k.name) == ("sgld_overrides", "step_size")).unwrap();
-    assert_eq!((step.expected.as_str(), step.default.as_deref()), ("a number > 0", Some("1e-6")));
+    assert_eq!((step.expected.as_str(), step.default.as_deref()), ("a number > 0, or auto", Some("auto")));
 }
 
 #[test]

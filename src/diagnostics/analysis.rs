@@ -11,11 +11,23 @@ use crate::trace::Trace;
 pub enum Bias {
     /// Not at all: the sampler accepts or rejects.
     Exact,
-    /// By a known factor: E(llc) under the draws' law is (1 + this) × E(llc) under the posterior.
-    /// For SGLD on a quadratic target it is εa/4/(1 − εa/4) of a mode. Above −1.
+    /// By a known amount: E(llc) under the draws' law less E(llc) under the posterior.
     Predicted(f64),
     /// Nobody can say.
     Unknown,
+}
+
+/// What a run's warmup chose and found, for the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tuning {
+    /// Step size of the chains.
+    pub step_size: Option<f64>,
+    /// Distance over which a momentum's direction is forgotten (mclmc's L).
+    pub momentum_length: Option<f64>,
+    /// Mean Metropolis acceptance of a Langevin proposal at the step size, on the full loss.
+    pub mala_acceptance: Option<f64>,
+    /// Largest relative bias over the posterior's modes.
+    pub bias_bound: Option<f64>,
 }
 
 /// What an analysis needs beside the draws.
@@ -47,6 +59,8 @@ pub struct Context<'a> {
     pub fge_sampling: f64,
     /// Bias of the draws' law.
     pub bias: Bias,
+    /// What the warmup chose and found.
+    pub tuning: Tuning,
     /// llc draws of a short chain at half the step, where one ran.
     pub control: Option<&'a [f64]>,
     /// Whether the verdict needs such a chain: exact samplers on possibly singular targets.
@@ -76,9 +90,9 @@ pub struct Analysis {
     pub llc_bias: Option<f64>,
     /// Lower end of the bias-corrected 95 % interval, centred at `llc_mean` − `llc_bias`.
     ///
-    /// (`llc_mean` ± t·`llc_mcse`)/(1 + r): r is the predicted relative bias (0 for exact samplers;
-    /// an unknown one counts as 0, and the verdict says so); t the 97.5 % quantile of Student's t
-    /// with `ess_mean` − 1 degrees of freedom, nearly 1.96 for chains that mixed, wider where a few
+    /// `llc_mean` − `llc_bias` ± t·`llc_mcse`: the bias is 0 for exact samplers, and an unknown one
+    /// counts as 0, which the verdict says; t is the 97.5 % quantile of Student's t with
+    /// `ess_mean` − 1 degrees of freedom, nearly 1.96 for chains that mixed, wider where a few
     /// effective draws are all there is. Disagreement between chains enters through `ess_mean`.
     pub llc_ci_low: Option<f64>,
     /// Upper end of that interval.
@@ -127,6 +141,24 @@ pub struct Analysis {
     pub control_llc: Option<f64>,
     /// Its standard error.
     pub control_mcse: Option<f64>,
+    /// Standard error of `llc_mean` from the scatter of the chains' means alone: their standard
+    /// deviation over √chains. Far above `llc_mcse_within`: the chains are in different places.
+    pub llc_mcse_between: Option<f64>,
+    /// Standard error from the scatter within the chains alone: √(Σ MCSE²)/chains.
+    pub llc_mcse_within: Option<f64>,
+    /// Work-normalised variance: `llc_mcse`² × work in full-data gradient evaluations, warmup included.
+    pub wnv_fge: Option<f64>,
+    /// `ess_mean` over that work.
+    pub ess_per_fge: Option<f64>,
+    /// Step size of the chains, given or adapted.
+    pub step_size: Option<f64>,
+    /// mclmc's L.
+    pub momentum_length: Option<f64>,
+    /// Mean Metropolis acceptance, on the full loss, of a Langevin proposal at the step size.
+    pub mala_acceptance: Option<f64>,
+    /// Largest relative bias that the step size gives any mode of the posterior: an upper bound on
+    /// that of λ̂.
+    pub bias_bound: Option<f64>,
 }
 
 /// Analyses the `llc` column of `trace`, and `energy` and `diverging` where it has them.
@@ -137,11 +169,16 @@ pub fn analyse(trace: &Trace, context: &Context) -> Analysis {
     let sd = stats::sd(&draws);
     let ess_mean = stats::ess_mean(&chains);
     let mcse = sd / ess_mean.sqrt();
-    let inflation = inflation(context.bias);
-    // An exact sampler has no bias even where the mean is not finite.
-    let bias = inflation.map(|factor| if factor == 1.0 { 0.0 } else { mean - mean / factor });
+    let bias = match context.bias {
+        Bias::Exact => Some(0.0),
+        Bias::Predicted(bias) if bias.is_finite() => Some(bias),
+        Bias::Predicted(_) | Bias::Unknown => None,
+    };
     let reach = stats::t_quantile_975(ess_mean - 1.0) * mcse;
-    let corrected = |end: f64| end / inflation.unwrap_or(1.0);
+    let corrected = |end: f64| end - bias.unwrap_or(0.0);
+    let work = context.fge_warmup + context.fge_sampling;
+    let (between, within) = parts_of_error(&chains);
+    let tuning = context.tuning;
     let control = context.control.map(|llc| (stats::mean(llc), stats::mcse_mean(&[llc])));
 
     let evidence = Evidence {
@@ -197,6 +234,14 @@ pub fn analyse(trace: &Trace, context: &Context) -> Analysis {
         drift_z: finite(evidence.drift_z),
         control_llc: control.and_then(|(mean, _)| finite(mean)),
         control_mcse: control.and_then(|(_, mcse)| finite(mcse)),
+        llc_mcse_between: finite(between),
+        llc_mcse_within: finite(within),
+        wnv_fge: finite(mcse * mcse * work),
+        ess_per_fge: finite(ess_mean / work),
+        step_size: tuning.step_size.and_then(finite),
+        momentum_length: tuning.momentum_length.and_then(finite),
+        mala_acceptance: tuning.mala_acceptance.and_then(finite),
+        bias_bound: tuning.bias_bound.and_then(finite),
     }
 }
 
@@ -216,13 +261,13 @@ fn finite(x: f64) -> Option<f64> {
     x.is_finite().then_some(x)
 }
 
-/// E(llc) under the draws' law over E(llc) under the posterior; `None` where nobody knows.
-fn inflation(bias: Bias) -> Option<f64> {
-    match bias {
-        Bias::Exact => Some(1.0),
-        Bias::Predicted(relative) if relative.is_finite() && relative > -1.0 => Some(1.0 + relative),
-        Bias::Predicted(_) | Bias::Unknown => None,
-    }
+/// Standard errors of the mean of all draws from the scatter between the chains' means, and from
+/// that within the chains.
+fn parts_of_error(chains: &[&[f64]]) -> (f64, f64) {
+    let count = chains.len() as f64;
+    let means: Vec<f64> = chains.iter().map(|c| stats::mean(c)).collect();
+    let squares: f64 = chains.iter().map(|c| stats::mcse_mean(&[c]).powi(2)).sum();
+    (stats::sd(&means) / count.sqrt(), squares.sqrt() / count)
 }
 
 /// The smallest over the chains; NaN if it is undefined in any.
@@ -267,6 +312,7 @@ mod tests {
         fge_warmup: 100.0,
         fge_sampling: 4000.0,
         bias: Bias::Exact,
+        tuning: Tuning { step_size: None, momentum_length: None, mala_acceptance: None, bias_bound: None },
         control: None,
         needs_control: false,
     };
@@ -314,8 +360,8 @@ mod tests {
 
     #[test]
     fn intervals_corrected_for_bias_cover_the_truth_95_times_in_100() {
-        // The truth is 2; the draws' law is 10 % high and, in `phi`, autocorrelated.
-        let context = Context { bias: Bias::Predicted(0.1), ..CONTEXT };
+        // The truth is 2; the draws' law is 0.2 high and, in `phi`, autocorrelated.
+        let context = Context { bias: Bias::Predicted(0.2), ..CONTEXT };
         let repetitions = 1000;
         for phi in [0.0, 0.6] {
             let mut covered = 0;
@@ -394,9 +440,9 @@ mod tests {
         let far: Vec<f64> = near.iter().map(|x| x + 1.0).collect();
         let not_assessed = Some("step-size bias not assessed");
         let cases = [
-            (Context { bias: Bias::Predicted(0.015), ..CONTEXT }, None),
-            (Context { bias: Bias::Predicted(0.03), ..CONTEXT }, Some("size of the predicted bias")),
-            (Context { bias: Bias::Predicted(-1.0), ..CONTEXT }, not_assessed),
+            (Context { bias: Bias::Predicted(0.03), ..CONTEXT }, None),
+            (Context { bias: Bias::Predicted(0.06), ..CONTEXT }, Some("size of the predicted bias")),
+            (Context { bias: Bias::Predicted(f64::INFINITY), ..CONTEXT }, not_assessed),
             (Context { bias: Bias::Predicted(f64::NAN), ..CONTEXT }, not_assessed),
             (Context { bias: Bias::Unknown, ..CONTEXT }, not_assessed),
             (Context { needs_control: true, ..CONTEXT }, Some("no control chain")),
@@ -413,7 +459,7 @@ mod tests {
         }
         let a = analyse(&independent(4, 1000), &cases[1].0);
         let unbiased = a.llc_mean.unwrap() - a.llc_bias.unwrap();
-        assert!((unbiased * 1.03 - a.llc_mean.unwrap()).abs() < 1e-14);
+        assert!((unbiased + 0.06 - a.llc_mean.unwrap()).abs() < 1e-14);
     }
 
     #[test]
@@ -421,7 +467,8 @@ mod tests {
         let keys = "target_id run_id sampler llc_mean llc_mcse llc_sd llc_bias llc_ci_low llc_ci_high ess_mean \
                     ess_bulk ess_tail r_hat n_chains n_draws divergences fge_warmup fge_sampling beta gamma l0 \
                     exact_lambda exact_multiplicity exact_llc verdict reasons nbeta e_bfmi drift_z control_llc \
-                    control_mcse";
+                    control_mcse llc_mcse_between llc_mcse_within wnv_fge ess_per_fge step_size momentum_length \
+                    mala_acceptance bias_bound";
         let context = Context { bias: Bias::Unknown, l0: f64::INFINITY, exact_lambda: None, ..CONTEXT };
         let layout = vec![Column::posterior("llc")];
         let stuck = ChainTrace { values: vec![vec![1.0; 10]] };

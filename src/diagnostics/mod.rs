@@ -7,5 +7,5 @@
 mod analysis;
 mod verdict;
 
-pub use analysis::{Analysis, Bias, Context, analyse, is_wrong};
+pub use analysis::{Analysis, Bias, Context, Tuning, analyse, is_wrong};
 pub use verdict::Verdict;

@@ -19,21 +19,36 @@ pub struct Scratch<T> {
     pub p: Vec<T>,
     /// Rows of a minibatch.
     pub rows: Vec<u32>,
-    /// The potential's own.
+    /// Vectors that only this kernel needs (see [`Kernel::extra`]).
+    pub extra: Vec<Vec<T>>,
+    /// The potential's own, long enough for every call on it.
     pub potential: Vec<T>,
 }
 
 impl<T: Real> Scratch<T> {
-    /// Buffers for a posterior and minibatches of `batch` rows (0: full data only).
-    pub fn new(posterior: &Posterior<'_, T>, batch: usize) -> Self {
+    /// Buffers for a kernel on a posterior.
+    pub fn of<K: Kernel<T>>(kernel: &K, posterior: &Posterior<'_, T>) -> Self {
+        let extra = kernel.extra(posterior.dim()).into_iter().map(|n| vec![T::ZERO; n]).collect();
+        Self { extra, ..Self::batched(posterior, kernel.batch()) }
+    }
+
+    /// Buffers for full gradients.
+    pub fn plain(posterior: &Posterior<'_, T>) -> Self {
+        Self::batched(posterior, 0)
+    }
+
+    /// Buffers for full gradients and minibatches of `batch` rows.
+    pub fn batched(posterior: &Posterior<'_, T>, batch: usize) -> Self {
         let d = posterior.dim();
         let potential = posterior.potential();
-        let len = potential.scratch_len().max(if batch > 0 { potential.batch_scratch_len(batch) } else { 0 });
+        let len = potential.scratch_len().max(potential.hvp_scratch_len());
+        let len = len.max(if batch > 0 { potential.batch_scratch_len(batch) } else { 0 });
         Self {
             w: vec![T::ZERO; d],
             grad: vec![T::ZERO; d],
             p: vec![T::ZERO; d],
             rows: vec![0; if potential.rows() > 0 { batch } else { 0 }],
+            extra: Vec::new(),
             potential: vec![T::ZERO; len],
         }
     }
@@ -51,6 +66,11 @@ pub trait Kernel<T: Real> {
     /// Rows of a minibatch; 0 where only full gradients are used.
     fn batch(&self) -> usize {
         0
+    }
+
+    /// Lengths of the vectors of [`Scratch::extra`] on a posterior of dimension `dim`.
+    fn extra(&self, _dim: usize) -> Vec<usize> {
+        Vec::new()
     }
 
     /// Iterations in all, and how many of them belong to the burn-in.
@@ -93,6 +113,24 @@ pub struct Iterations {
     pub total: u64,
     /// Draws kept.
     pub draws: usize,
+}
+
+impl Iterations {
+    /// `draws` iterations, each a draw, after `burn_in` that are dropped.
+    pub fn dropping(burn_in: usize, draws: usize) -> Self {
+        Self { burn_in: burn_in as u64, total: (burn_in + draws) as u64, draws }
+    }
+
+    /// The same with `thin` iterations in the place of each.
+    pub fn thinned(self, thin: usize) -> Self {
+        let thin = thin as u64;
+        Self { burn_in: self.burn_in * thin, total: self.total * thin, ..self }
+    }
+
+    /// `steps` iterations, of which `warmup` are dropped; every `every`-th of the rest is a draw.
+    pub fn every(every: u64, warmup: u64, steps: u64) -> Self {
+        Self { burn_in: warmup, total: steps, draws: (steps / every - warmup / every) as usize }
+    }
 }
 
 /// A chain on its way: serialise it, and [`advance`](ChainRun::advance) goes on from there with the

@@ -5,25 +5,73 @@
 //! [`ChainRun`] drives any kernel and can be stopped and resumed at every iteration.
 
 mod adapt;
-mod bias;
+mod calibrate;
 mod chain;
+mod curvature;
 mod hmc;
+mod leapfrog;
+mod mala;
+mod mclmc;
+mod microcanonical;
+mod nuts;
 mod posterior;
+mod sghmc;
 mod sgld;
+mod sgnht;
+mod stochastic;
 #[cfg(test)]
 mod testing;
+mod windowed;
 
 use serde::{Deserialize, Serialize};
 
 pub use chain::{ChainRun, Iterations, Kernel, Scratch};
-pub use hmc::HmcKernel;
 pub use posterior::{Energy, Posterior};
-pub use sgld::SgldKernel;
 
 use crate::config::{Algo, SamplerSpec};
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose};
 use crate::trace::{ChainTrace, Column};
+
+/// A sampler as a sweep knows it; implemented by its settings.
+pub trait Method {
+    /// What runs one chain.
+    type Kernel<T: Real>: Kernel<T>;
+
+    /// Columns of the trace.
+    fn layout(&self) -> Vec<Column>;
+
+    /// Whether the stationary law in `dim` dimensions is the posterior itself. Such a run gets a
+    /// control chain at half the step where the posterior may be singular.
+    fn is_exact(&self, _dim: usize) -> bool {
+        false
+    }
+
+    /// Expected work on a target with `rows` rows and `dim` parameters.
+    fn work(&self, rows: usize, dim: usize) -> Work;
+
+    /// Adapts once for all chains of a run; `id` is the run's stream id.
+    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError>;
+
+    /// The kernel of one chain.
+    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role)
+    -> Self::Kernel<T>;
+}
+
+/// Evaluates an expression on the settings of whichever sampler it is: the one list of them.
+macro_rules! with_method {
+    ($algo:expr, $method:ident => $body:expr) => {
+        match $algo {
+            Algo::Hmc($method) => $body,
+            Algo::Nuts($method) => $body,
+            Algo::Mala($method) => $body,
+            Algo::Mclmc($method) => $body,
+            Algo::Sgld($method) => $body,
+            Algo::Sghmc($method) => $body,
+            Algo::Sgnht($method) => $body,
+        }
+    };
+}
 
 /// Why a sampler cannot go on: its numbers, so that a repetition would end the same.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -48,6 +96,14 @@ pub enum SamplerError {
         /// The loss.
         loss: f64,
     },
+    /// A sampler that needs more dimensions.
+    #[error("{sampler} needs at least 2 parameters, and this target has {dim}: use hmc or nuts")]
+    Dimension {
+        /// The sampler.
+        sampler: &'static str,
+        /// d
+        dim: usize,
+    },
     /// Adaptation found no step size.
     #[error(
         "warmup ended at step size {step_size:e}: no step is accepted; check the target, or sample it in f64"
@@ -68,10 +124,16 @@ pub struct Adapted {
     pub step_size: f64,
     /// Diagonal of the inverse mass matrix; empty for samplers without one.
     pub inverse_mass: Vec<f64>,
+    /// Distance over which a momentum's direction is forgotten (mclmc).
+    pub length: Option<f64>,
     /// Work in full gradients.
     pub fge: f64,
-    /// Relative bias of λ̂, where it can be predicted.
-    pub predicted_bias: Option<f64>,
+    /// What the step size adds to λ̂, where it can be predicted; `None` for exact samplers.
+    pub bias: Option<f64>,
+    /// Largest relative bias over the posterior's modes: an upper bound on that of λ̂.
+    pub bias_bound: Option<f64>,
+    /// Mean Metropolis acceptance, on the full loss, of a Langevin proposal at this step size.
+    pub mala_acceptance: Option<f64>,
 }
 
 /// Whether a chain's draws count, or check those that do.
@@ -127,41 +189,30 @@ pub struct ExpectedFge {
     pub total: f64,
 }
 
+/// Expected work in full gradients: the shared warmup, one chain, the control chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// The shared warmup.
+    pub warmup: f64,
+    /// One chain.
+    pub chain: f64,
+    /// The control chain.
+    pub control: f64,
+}
+
 /// Columns of the sampler's trace.
 pub fn layout(spec: &SamplerSpec) -> Vec<Column> {
-    match &spec.algo {
-        Algo::Hmc(_) => hmc::layout(),
-        Algo::Sgld(_) => sgld::layout(),
-    }
+    with_method!(&spec.algo, m => m.layout())
 }
 
-/// Whether chains need what [`warmup`] finds.
-pub fn needs_warmup(spec: &SamplerSpec) -> bool {
-    match &spec.algo {
-        Algo::Hmc(_) | Algo::Sgld(_) => true,
-    }
+/// Whether the sampler's stationary law in `dim` dimensions is the posterior itself.
+pub fn is_exact(spec: &SamplerSpec, dim: usize) -> bool {
+    with_method!(&spec.algo, m => m.is_exact(dim))
 }
 
-/// Whether the sampler's stationary law is the posterior itself.
-pub fn is_exact(spec: &SamplerSpec) -> bool {
-    matches!(spec.algo, Algo::Hmc(_))
-}
-
-/// Expected work of a run on a target with `rows` rows.
-pub fn expected_fge(spec: &SamplerSpec, rows: usize) -> ExpectedFge {
-    let (warmup, chain, control) = match &spec.algo {
-        Algo::Hmc(h) => {
-            let steps = h.num_integration_steps as f64;
-            let burn_in = hmc::burn_in(h) as f64;
-            let control = 2.0 * steps * (burn_in + hmc::control_draws(h) as f64);
-            (steps * h.warmup as f64, steps * (burn_in + h.draws as f64), control)
-        }
-        Algo::Sgld(s) => {
-            let batch = if rows == 0 { 1.0 } else { s.batch_size as f64 / rows as f64 };
-            let draws = ((s.steps - s.warmup) / s.eval_every) as f64;
-            (bias::PILOT.min(s.steps) as f64 * batch, s.steps as f64 * batch + draws / 3.0, 0.0)
-        }
-    };
+/// Expected work of a run on a target with `rows` rows and `dim` parameters.
+pub fn expected_fge(spec: &SamplerSpec, rows: usize, dim: usize) -> ExpectedFge {
+    let Work { warmup, chain, control } = with_method!(&spec.algo, m => m.work(rows, dim));
     ExpectedFge { warmup, chain, control, total: warmup + spec.chains as f64 * chain }
 }
 
@@ -171,11 +222,7 @@ pub fn warmup<T: Real>(
     posterior: &Posterior<'_, T>,
     id: [u8; 32],
 ) -> Result<Adapted, SamplerError> {
-    let key = Key::new(id, Purpose::Warmup, 0);
-    match &spec.algo {
-        Algo::Hmc(h) => hmc::warmup(h, posterior, &key),
-        Algo::Sgld(s) => bias::predict(s, posterior, &key, &Key::new(id, Purpose::Probe, 0)),
-    }
+    with_method!(&spec.algo, m => m.warmup(posterior, id))
 }
 
 /// Runs one chain from w* to its end. `observe` is asked now and then whether to go on.
@@ -193,10 +240,7 @@ pub fn run_chain<T: Real>(
         Role::Control => Purpose::Control,
     };
     let key = Key::new(id, purpose, chain);
-    match &spec.algo {
-        Algo::Hmc(h) => drive(&HmcKernel::new(h, adapted, role), posterior, &key, observe),
-        Algo::Sgld(s) => drive(&SgldKernel::new(s, posterior), posterior, &key, observe),
-    }
+    with_method!(&spec.algo, m => drive(&m.kernel(posterior, adapted, role), posterior, &key, observe))
 }
 
 fn drive<T: Real, K: Kernel<T>>(
@@ -205,7 +249,7 @@ fn drive<T: Real, K: Kernel<T>>(
     key: &Key,
     observe: &mut dyn FnMut(Progress) -> Flow,
 ) -> Result<ChainOutcome, SamplerError> {
-    let mut scratch = Scratch::new(posterior, kernel.batch());
+    let mut scratch = Scratch::of(kernel, posterior);
     let mut row = vec![0.0; kernel.layout().len()];
     let mut run = ChainRun::start(kernel, posterior, &mut scratch)?;
     run.advance(kernel, posterior, key, &mut scratch, &mut row, observe)?;

@@ -13,25 +13,32 @@
 //! V_t = β2 V_{t−1} + (1−β2) g_t², V₀ = 1; M_t = β1 M_{t−1} + (1−β1) g_t, M₀ = 0; with bias
 //! correction V̂_t = V_t/(1−β2ᵗ), M̂_t = M_t/(1−β1ᵗ). Moments are of the loss gradient only, not of
 //! the localiser's (Hitchcock & Hoogland 2025, "From Global to Local: A Scalable Benchmark for
-//! Local Posterior Sampling"; Welling & Teh 2011 for the plain form). No correction term for the
-//! change of the preconditioner is added: rmsprop and adam are biased however small the step.
+//! Local Posterior Sampling"; Welling & Teh 2011 for the plain form). Without the drift that a
+//! preconditioner which depends on w calls for, rmsprop and adam are biased however small the step.
+//!
+//! `gamma_term` adds that drift (Li et al. 2016, eq. 7): (ε/2)·∂G_i/∂w_i with G = 1/(√V̂ + a), where
+//! ∂V_i/∂w_i is the running mean of 2g_iH_ii, H_ii estimated as z_i(Hz)_i over random signs z. The
+//! running mean follows w, so that its whole derivative counts, not only the newest term's share.
+//! `freeze_precond` keeps V̂ as it is at the end of the burn-in.
 
 use serde::{Deserialize, Serialize};
 
+use super::calibrate::{self, Landscape, StepRule};
 use super::chain::{Iterations, Kernel, Scratch};
-use super::{Posterior, SamplerError};
+use super::curvature::{HVP_COST, signs};
+use super::posterior::Posterior;
+use super::stochastic::{self, Lengths, batch_cost, layout};
+use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::{Precond, Sgld};
 use crate::num::Real;
-use crate::num::rng::{Key, fill_index, fill_normal};
-use crate::trace::{Column, Kind};
-
-/// Work of a loss without gradient, in gradients.
-const LOSS_COST: f64 = 1.0 / 3.0;
+use crate::num::rng::{Key, fill_normal};
+use crate::trace::Column;
 
 /// SGLD ready to run one chain.
 #[derive(Debug)]
 pub struct SgldKernel<T> {
     spec: Sgld,
+    step_size: f64,
     half_step: T,
     root_step: T,
     beta1: T,
@@ -39,7 +46,7 @@ pub struct SgldKernel<T> {
     eps: T,
     nbeta: T,
     gamma: T,
-    batch_cost: f64,
+    step_cost: f64,
 }
 
 /// Where a chain is.
@@ -49,51 +56,32 @@ pub struct State<T> {
     /// M and V; empty where the preconditioner has none.
     first: Vec<T>,
     second: Vec<T>,
+    /// Running mean of g_i·H_ii; empty without `gamma_term`.
+    cross: Vec<T>,
     /// β1ᵗ and β2ᵗ.
     powers: (f64, f64),
     fge: f64,
 }
 
-impl<T: Real> State<T> {
-    /// The present parameters.
-    pub fn w(&self) -> &[T] {
-        &self.w
-    }
-}
-
 impl<T: Real> SgldKernel<T> {
-    /// The kernel for a posterior.
-    pub fn new(spec: &Sgld, posterior: &Posterior<'_, T>) -> Self {
+    /// The kernel for a posterior, with the step size that the settings give or warmup found.
+    pub fn new(spec: &Sgld, step_size: f64, posterior: &Posterior<'_, T>) -> Self {
+        let batch = posterior.potential().batch_cost(spec.batch_size);
         Self {
             spec: spec.clone(),
-            half_step: T::from_f64(0.5 * spec.step_size),
-            root_step: T::from_f64(spec.step_size.sqrt()),
+            step_size,
+            half_step: T::from_f64(0.5 * step_size),
+            root_step: T::from_f64(step_size.sqrt()),
             beta1: T::from_f64(spec.beta1),
             beta2: T::from_f64(spec.beta2),
             eps: T::from_f64(spec.eps),
             nbeta: T::from_f64(posterior.nbeta()),
             gamma: T::from_f64(posterior.gamma()),
-            batch_cost: posterior.potential().batch_cost(spec.batch_size),
+            step_cost: if spec.gamma_term { (1.0 + HVP_COST) * batch } else { batch },
         }
     }
 
-    /// The gradient of a minibatch, into `scratch.grad`, and the noise, into `scratch.p`.
-    fn draw(
-        &self,
-        posterior: &Posterior<'_, T>,
-        w: &[T],
-        iteration: u64,
-        key: &Key,
-        scratch: &mut Scratch<T>,
-    ) -> f64 {
-        let mut rng = key.at(iteration);
-        let rows = posterior.potential().rows();
-        fill_index(&mut rng, rows, &mut scratch.rows);
-        fill_normal(&mut rng, &mut scratch.p);
-        posterior.potential().batch_loss_grad(w, &scratch.rows, &mut scratch.grad, &mut scratch.potential)
-    }
-
-    fn update(&self, posterior: &Posterior<'_, T>, state: &mut State<T>, scratch: &Scratch<T>) {
+    fn update(&self, posterior: &Posterior<'_, T>, state: &mut State<T>, scratch: &Scratch<T>, frozen: bool) {
         let centre = posterior.centre();
         let parameters = state.w.iter_mut().zip(centre).zip(&scratch.grad).zip(&scratch.p);
         if self.spec.precond == Precond::None {
@@ -103,16 +91,20 @@ impl<T: Real> SgldKernel<T> {
             }
             return;
         }
-        state.powers.0 *= self.spec.beta1;
-        state.powers.1 *= self.spec.beta2;
+        if !frozen {
+            state.powers.0 *= self.spec.beta1;
+            state.powers.1 *= self.spec.beta2;
+        }
         let correct = |power: f64| if self.spec.bias_correction { 1.0 / (1.0 - power) } else { 1.0 };
         let (scale1, scale2) = (T::from_f64(correct(state.powers.0)), T::from_f64(correct(state.powers.1)));
         let adam = self.spec.precond == Precond::Adam;
-        // rmsprop keeps no first moment: its own second moment stands in, unread.
         for (i, (((w, &c), &g), &eta)) in parameters.enumerate() {
             let v = &mut state.second[i];
-            *v = self.beta2 * *v + (T::ONE - self.beta2) * g * g;
-            let shrink = T::ONE / ((*v * scale2).sqrt() + self.eps);
+            if !frozen {
+                *v = self.beta2 * *v + (T::ONE - self.beta2) * g * g;
+            }
+            let root = (*v * scale2).sqrt();
+            let shrink = T::ONE / (root + self.eps);
             let direction = if adam {
                 let m = &mut state.first[i];
                 *m = self.beta1 * *m + (T::ONE - self.beta1) * g;
@@ -120,8 +112,15 @@ impl<T: Real> SgldKernel<T> {
             } else {
                 g
             };
-            let drift = self.gamma * (*w - c) + self.nbeta * direction;
-            *w = *w - self.half_step * shrink * drift + self.root_step * shrink.sqrt() * eta;
+            let mut drift = shrink * (self.gamma * (*w - c) + self.nbeta * direction);
+            if let Some(cross) = state.cross.get_mut(i) {
+                let [z, hz] = [scratch.extra[0][i], scratch.extra[1][i]];
+                *cross = self.beta2 * *cross + (T::ONE - self.beta2) * g * z * hz;
+                if root > T::ZERO {
+                    drift += shrink * shrink * *cross * scale2 / root;
+                }
+            }
+            *w = *w - self.half_step * drift + self.root_step * shrink.sqrt() * eta;
         }
     }
 }
@@ -137,13 +136,12 @@ impl<T: Real> Kernel<T> for SgldKernel<T> {
         self.spec.batch_size
     }
 
+    fn extra(&self, dim: usize) -> Vec<usize> {
+        vec![if self.spec.gamma_term { dim } else { 0 }; 2]
+    }
+
     fn iterations(&self) -> Iterations {
-        let Sgld { steps, warmup, eval_every, .. } = self.spec;
-        Iterations {
-            burn_in: warmup,
-            total: steps,
-            draws: (steps / eval_every - warmup / eval_every) as usize,
-        }
+        Iterations::every(self.spec.eval_every, self.spec.warmup, self.spec.steps)
     }
 
     fn start(&self, posterior: &Posterior<'_, T>, _: &mut Scratch<T>) -> Result<State<T>, SamplerError> {
@@ -153,6 +151,7 @@ impl<T: Real> Kernel<T> for SgldKernel<T> {
             w: posterior.centre().to_vec(),
             first: moments(self.spec.precond == Precond::Adam, T::ZERO),
             second: moments(self.spec.precond != Precond::None, T::ONE),
+            cross: moments(self.spec.gamma_term, T::ZERO),
             powers: (1.0, 1.0),
             fge: 0.0,
         })
@@ -167,22 +166,24 @@ impl<T: Real> Kernel<T> for SgldKernel<T> {
         scratch: &mut Scratch<T>,
         row: &mut [f64],
     ) -> Result<bool, SamplerError> {
-        let batch_loss = self.draw(posterior, &state.w, iteration, key, scratch);
-        state.fge += self.batch_cost;
-        let overflow =
-            |loss: f64| SamplerError::Overflow { step: iteration, step_size: self.spec.step_size, loss };
-        if !batch_loss.is_finite() {
-            return Err(overflow(batch_loss));
-        }
-        self.update(posterior, state, scratch);
-        let kept = (iteration + 1).is_multiple_of(self.spec.eval_every) && iteration >= self.spec.warmup;
-        if kept {
-            let loss = posterior.potential().loss(&state.w, &mut scratch.potential);
-            if !loss.is_finite() {
-                return Err(overflow(loss));
+        let mut rng = key.at(iteration);
+        stochastic::draw_rows(posterior, &mut rng, scratch);
+        fill_normal(&mut rng, &mut scratch.p);
+        let at = (iteration, self.step_size);
+        let batch_loss = stochastic::gradient(posterior, &state.w, at, scratch)?;
+        if self.spec.gamma_term {
+            let Scratch { extra, rows, potential, .. } = &mut *scratch;
+            if let [z, hz] = &mut extra[..] {
+                signs(&mut rng, z);
+                posterior.potential().hvp(&state.w, z, Some(rows), hz, potential);
             }
-            state.fge += LOSS_COST;
-            row.copy_from_slice(&[posterior.llc(loss), loss, batch_loss, state.fge]);
+        }
+        state.fge += self.step_cost;
+        let frozen = self.spec.freeze_precond && iteration >= self.spec.warmup;
+        self.update(posterior, state, scratch, frozen);
+        let kept = lengths(&self.spec).keeps(iteration);
+        if kept {
+            stochastic::fill(posterior, (&state.w, batch_loss, &mut state.fge), at, scratch, row)?;
         }
         Ok(kept)
     }
@@ -192,12 +193,50 @@ impl<T: Real> Kernel<T> for SgldKernel<T> {
     }
 }
 
-/// Columns of an SGLD trace. `batch_loss` is the loss of the last minibatch before the draw.
-pub fn layout() -> Vec<Column> {
-    vec![
-        Column::posterior("llc"),
-        Column::posterior("L"),
-        Column::stat("batch_loss", Kind::Float),
-        Column::stat("cumulative_fge", Kind::Float),
-    ]
+fn lengths(spec: &Sgld) -> Lengths {
+    Lengths { steps: spec.steps, warmup: spec.warmup, eval_every: spec.eval_every }
+}
+
+/// Langevin dynamics without a preconditioner.
+struct Rule;
+
+impl StepRule for Rule {
+    fn mode_bias(&self, step: f64, stiff: f64, noise: f64) -> f64 {
+        let shrink = 1.0 - 0.25 * step * stiff;
+        if shrink > 0.0 { (1.0 + 0.25 * step * noise) / shrink - 1.0 } else { f64::INFINITY }
+    }
+
+    fn excess(&self, step: f64, trace: f64, noise: f64) -> f64 {
+        0.125 * step * (trace + noise)
+    }
+
+    fn langevin_step(&self, step: f64) -> f64 {
+        step
+    }
+}
+
+impl Method for Sgld {
+    type Kernel<T: Real> = SgldKernel<T>;
+
+    fn layout(&self) -> Vec<Column> {
+        layout()
+    }
+
+    fn work(&self, rows: usize, _dim: usize) -> Work {
+        let cost = batch_cost(self.batch_size, rows) * if self.gamma_term { 1.0 + HVP_COST } else { 1.0 };
+        lengths(self).work(cost, if self.precond == Precond::None { calibrate::WORK } else { 0.0 })
+    }
+
+    /// Preconditioned chains are left without a prediction of their bias.
+    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+        if let (Some(step_size), Precond::Rmsprop | Precond::Adam) = (self.step_size, self.precond) {
+            return Ok(Adapted { step_size, ..Adapted::default() });
+        }
+        let landscape = Landscape::survey(posterior, self.batch_size, id)?;
+        landscape.adapt(posterior, self.step_size, &Rule, id)
+    }
+
+    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, _: Role) -> SgldKernel<T> {
+        SgldKernel::new(self, adapted.step_size, posterior)
+    }
 }

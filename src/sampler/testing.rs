@@ -24,6 +24,12 @@ impl Potential<f64> for Quadratic {
     fn batch_scratch_len(&self, _: usize) -> usize {
         0
     }
+    fn hvp(&self, _: &[f64], v: &[f64], _: Option<&[u32]>, hv: &mut [f64], _: &mut [f64]) {
+        hv.iter_mut().zip(&self.0).zip(v).for_each(|((out, h), v)| *out = h * v);
+    }
+    fn hvp_scratch_len(&self) -> usize {
+        0
+    }
     fn loss(&self, w: &[f64], _: &mut [f64]) -> f64 {
         0.5 * self.0.iter().zip(w).map(|(h, w)| h * w * w).sum::<f64>()
     }

@@ -8,7 +8,7 @@ use super::SweepError;
 use super::plan::{PlannedRun, PlannedTarget};
 use super::writer::RunParts;
 use crate::config::canonical_json;
-use crate::diagnostics::{Analysis, Bias, Context, analyse};
+use crate::diagnostics::{Analysis, Bias, Context, Tuning, analyse};
 use crate::io::{Attr, netcdf};
 use crate::sampler;
 use crate::target::Exact;
@@ -50,14 +50,21 @@ pub fn assemble(
         units.push(json!({ "unit": what, "seconds": s, "host": host }));
     };
     let (mut fge_warmup, mut fge_sampling) = (0.0, 0.0);
-    let mut bias = if sampler::is_exact(&run.sampler) { Bias::Exact } else { Bias::Unknown };
+    let mut bias = if sampler::is_exact(&run.sampler, target.dim) { Bias::Exact } else { Bias::Unknown };
+    let mut tuning = Tuning::default();
     let mut log = Vec::new();
     if let Some((adapted, s, host)) = &parts.warmup {
         unit("warmup".into(), *s, host);
         fge_warmup += adapted.fge;
-        if let (Bias::Unknown, Some(relative)) = (bias, adapted.predicted_bias) {
-            bias = Bias::Predicted(relative);
+        if let (Bias::Unknown, Some(excess)) = (bias, adapted.bias) {
+            bias = Bias::Predicted(excess);
         }
+        tuning = Tuning {
+            step_size: Some(adapted.step_size),
+            momentum_length: adapted.length,
+            mala_acceptance: adapted.mala_acceptance,
+            bias_bound: adapted.bias_bound,
+        };
         log.push(format!("warmup: {s:.3} s, {:.1} FGE, step size {:e}", adapted.fge, adapted.step_size));
     }
     for (i, chain) in parts.chains.iter().enumerate() {
@@ -93,6 +100,7 @@ pub fn assemble(
         fge_warmup,
         fge_sampling,
         bias,
+        tuning,
         control: control.as_ref().and_then(|c| c.column("llc")).map(|chains| chains[0]),
         needs_control: run.control,
     };

@@ -66,12 +66,10 @@ impl SweepGraph {
             }
             sweep.sampled[run.target] = true;
             let flops = plan.targets[run.target].gradient_flops;
-            let mut after: Vec<UnitId> = builds[run.target].into_iter().collect();
-            if run.warmup {
-                let warmup = sweep.add(UnitKind::Warmup(r), run.fge.warmup * flops, &after);
-                sweep.of_run[r].push(warmup);
-                after = vec![warmup];
-            }
+            let after: Vec<UnitId> = builds[run.target].into_iter().collect();
+            let warmup = sweep.add(UnitKind::Warmup(r), run.fge.warmup * flops, &after);
+            sweep.of_run[r].push(warmup);
+            let after = [warmup];
             for chain in 0..run.sampler.chains as u32 {
                 let unit = sweep.add(UnitKind::Chain(r, chain), run.fge.chain * flops, &after);
                 sweep.of_run[r].push(unit);

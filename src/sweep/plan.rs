@@ -59,8 +59,6 @@ pub struct PlannedRun {
     pub sampler: SamplerSpec,
     /// The posterior.
     pub posterior: PosteriorSpec,
-    /// Whether a warmup unit comes before the chains.
-    pub warmup: bool,
     /// Whether a control chain at half the step belongs to it.
     pub control: bool,
     /// Expected work.
@@ -75,7 +73,7 @@ impl PlannedRun {
 
     /// Number of units that make the run.
     pub fn units(&self) -> usize {
-        usize::from(self.warmup) + self.sampler.chains + usize::from(self.control)
+        1 + self.sampler.chains + usize::from(self.control)
     }
 }
 
@@ -118,9 +116,8 @@ impl Plan {
                     target: run.target,
                     sampler: run.sampler.clone(),
                     posterior: run.posterior.clone(),
-                    warmup: sampler::needs_warmup(&run.sampler),
-                    control: singular && sampler::is_exact(&run.sampler),
-                    fge: sampler::expected_fge(&run.sampler, target.rows),
+                    control: singular && sampler::is_exact(&run.sampler, target.dim),
+                    fge: sampler::expected_fge(&run.sampler, target.rows, target.dim),
                 }
             })
             .collect();

@@ -22,7 +22,7 @@ pub struct Shape {
 const ROWS: usize = 8;
 
 /// Added under the root of layer normalisation.
-const NORM_EPSILON: f64 = 1e-5;
+pub(super) const NORM_EPSILON: f64 = 1e-5;
 
 /// Whether the derivative of `activation` needs a block of its own beside the output.
 pub fn keeps_derivative(activation: Activation, skip: bool) -> bool {
@@ -311,6 +311,19 @@ impl<T: Real> RowLoss<T> {
                 total.iter().map(|x| x.to_f64()).sum()
             },
         )
+    }
+
+    /// The first and second derivative of the loss of a residual.
+    #[inline(always)]
+    pub fn slopes(self, r: T) -> (T, T) {
+        let second = match self {
+            RowLoss::Mse => T::ONE + T::ONE,
+            RowLoss::TRegression { half, width } => {
+                let sum = width + r * r;
+                (half + half) * (width - r * r) / (sum * sum)
+            }
+        };
+        (self.slope(r), second)
     }
 
     #[inline(always)]

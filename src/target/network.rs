@@ -6,6 +6,8 @@
 //! in the last block are computed and given zero weight. Weights are packed once a pass; gradients
 //! are summed over blocks in order, losses within a block by lanes and over blocks in `f64`.
 
+mod tangent;
+
 use std::ops::Range;
 
 use super::elementwise::{self as el, RowLoss, Shape};
@@ -292,7 +294,8 @@ impl<T: Element> NetworkPotential<T> {
         }
     }
 
-    /// Copies the chosen rows to the front of a block, eight rows of a feature at a time.
+    /// Copies the chosen rows to the front of a block, eight rows of a feature at a time; the rest of
+    /// the last pack, which gets zero weight, becomes 0.
     fn gather(&self, chosen: &[u32], x: &mut [T], y: &mut [T]) {
         let (inputs, ld) = (self.inputs(), self.plan.ld);
         let stride = inputs + self.outputs();
@@ -307,6 +310,10 @@ impl<T: Element> NetworkPotential<T> {
         }
         for (b, &r) in (8 * eights.len()..).zip(rest) {
             scatter(row(r), (&mut *x, &mut *y), (inputs, ld), b);
+        }
+        let padding = chosen.len()..self.shape(1, chosen.len()).rows;
+        for line in x.chunks_exact_mut(ld).chain(y.chunks_exact_mut(ld)) {
+            line[padding.clone()].fill(T::ZERO);
         }
     }
 
@@ -376,6 +383,14 @@ impl<T: Element> Potential<T> for NetworkPotential<T> {
         self.plan.len() + (self.inputs() + self.outputs()) * self.plan.ld
     }
 
+    fn hvp(&self, w: &[T], v: &[T], rows: Option<&[u32]>, hv: &mut [T], scratch: &mut [T]) {
+        self.tangent(w, v, rows, hv, scratch);
+    }
+
+    fn hvp_scratch_len(&self) -> usize {
+        self.tangent_scratch_len()
+    }
+
     fn loss(&self, w: &[T], scratch: &mut [T]) -> f64 {
         self.all_blocks(w, None, scratch)
     }
@@ -398,7 +413,6 @@ impl<T: Element> Potential<T> for NetworkPotential<T> {
         let mut total = 0.0;
         for chosen in rows.chunks(BLOCK) {
             self.gather(chosen, x, y);
-            // Rows left over from a block before are finite and get zero weight.
             total += self.block(w, (x, y), Some((&mut *grad, weight)), &mut parts, chosen.len());
         }
         total / count
@@ -412,13 +426,13 @@ mod tests {
     use crate::num::rng::{Key, Purpose, fill_normal, index};
     use crate::target::{Reference, param_count};
 
-    fn normals<T: Real>(n: usize, stream: u32) -> Vec<T> {
+    pub(super) fn normals<T: Real>(n: usize, stream: u32) -> Vec<T> {
         let mut x = vec![T::ZERO; n];
         fill_normal(&mut Key::new([3; 32], Purpose::Probe, stream).at(0), &mut x);
         x
     }
 
-    fn networks() -> Vec<Network> {
+    pub(super) fn networks() -> Vec<Network> {
         let mut all = Vec::new();
         for activation in [Activation::Relu, Activation::Tanh, Activation::Gelu, Activation::Identity] {
             for (hidden, bias, layernorm, residual_period) in [
@@ -444,7 +458,7 @@ mod tests {
         all
     }
 
-    fn losses() -> [Loss; 2] {
+    pub(super) fn losses() -> [Loss; 2] {
         [Loss::Mse, Loss::TRegression { student_df: 4.0, noise_scale: 0.3 }]
     }
 

@@ -30,6 +30,15 @@ pub trait Potential<T: Real>: Send + Sync {
     /// A target without rows ignores `rows` and answers as [`loss_grad`](Potential::loss_grad).
     fn batch_loss_grad(&self, w: &[T], rows: &[u32], grad: &mut [T], scratch: &mut [T]) -> f64;
 
+    /// The Hessian of the mean loss times `v` (length d), into `hv`, by forward-over-reverse
+    /// differentiation: exact to rounding. `rows` chooses a minibatch (as in
+    /// [`batch_loss_grad`](Potential::batch_loss_grad)); `None` takes all rows. `scratch` has length
+    /// [`hvp_scratch_len`](Potential::hvp_scratch_len). Costs 2 gradients.
+    fn hvp(&self, w: &[T], v: &[T], rows: Option<&[u32]>, hv: &mut [T], scratch: &mut [T]);
+
+    /// Length of the scratch slice of [`hvp`](Potential::hvp).
+    fn hvp_scratch_len(&self) -> usize;
+
     /// Work of one `batch_loss_grad` over `batch` rows in units of a full gradient: b/n, or 1 for
     /// a target without rows.
     fn batch_cost(&self, batch: usize) -> f64 {

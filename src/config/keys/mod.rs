@@ -1,29 +1,29 @@
-//! Every key of an experiment file: type, range, default, meaning. One definition a key.
+//! Every key of an experiment file: type, range, default, meaning. One definition a key; those of
+//! a sampler alone stand in its file of [`samplers`](mod@super::samplers).
 
-mod samplers;
 mod targets;
 
-pub(super) use samplers::{HMC, HMC_ENTRY, HMC_OVERRIDES, SGLD, SGLD_ENTRY, SGLD_OVERRIDES};
 pub(super) use targets::{
     DATA, DLN, EXTERNAL, MLP, MODEL, NORMAL_CROSSING, QUADRATIC, TARGET_OVERRIDES, TEACHER, TRAINING,
 };
 
+use super::samplers::{DEFINITIONS, ENTRIES};
 use super::table::{Default, Key, Kind, Range, Table};
 
 use Default::{Absent, Required};
 
 /// Largest width, dimension or list entry: a bound that only typing errors exceed.
-const MAX_DIM: u64 = 1_000_000;
+pub(super) const MAX_DIM: u64 = 1_000_000;
 /// Rows are counted in 32 bits.
-const MAX_ROWS: u64 = u32::MAX as u64;
+pub(super) const MAX_ROWS: u64 = u32::MAX as u64;
 /// Iterations of a random stream are counted in 40 bits.
-const MAX_STEPS: u64 = (1 << 40) - 1;
+pub(super) const MAX_STEPS: u64 = (1 << 40) - 1;
 /// Draws, warmup iterations and other counts that memory bounds anyway.
-const MAX_COUNT: u64 = 1_000_000_000;
+pub(super) const MAX_COUNT: u64 = 1_000_000_000;
 /// Chains of a run.
 const MAX_CHAINS: u64 = 65_536;
 
-const fn key(name: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
+pub(super) const fn key(name: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
     Key { name, kind, default, doc, aliases: &[] }
 }
 
@@ -73,20 +73,21 @@ const RESIDUAL_PERIOD: Key = key(
     "With skip_connections: hidden layers between residual connections.",
 );
 
-const BETA_MODE: Key = key(
+pub(super) const BETA_MODE: Key = key(
     "beta_mode",
     Kind::Choice(&["1_over_log_n", "fixed"]),
     Default::Text("1_over_log_n"),
     "β = beta0/ln(max(n, 3)), or β = beta0.",
 );
-const BETA0: Key = key("beta0", Kind::Float(Range::POSITIVE), Default::Float(1.0), "β0 of `beta_mode`.");
-const GAMMA: Key = key(
+pub(super) const BETA0: Key =
+    key("beta0", Kind::Float(Range::POSITIVE), Default::Float(1.0), "β0 of `beta_mode`.");
+pub(super) const GAMMA: Key = key(
     "gamma",
     Kind::Float(Range::NON_NEGATIVE),
     Default::Float(1.0),
     "γ of the localising term −(γ/2)‖w − w*‖².",
 );
-const PRIOR_RADIUS: Key = key(
+pub(super) const PRIOR_RADIUS: Key = key(
     "prior_radius",
     Kind::Maybe(&Kind::Float(Range::POSITIVE)),
     Absent("`gamma` is used"),
@@ -107,14 +108,15 @@ const LOSS_SCALE: Key = key(
     "s of loss t_regression.",
 );
 
-const CHAINS: Key =
+pub(super) const CHAINS: Key =
     key("chains", Kind::Int(1, MAX_CHAINS), Default::Int(4), "Independent chains; a verdict needs 2.");
-const DTYPE: Key =
+pub(super) const DTYPE: Key =
     key("dtype", Kind::Choice(DTYPES), Absent("`precision`, else the preset's"), "Arithmetic of the chains.");
-const ALLOW_CAST: Key =
+pub(super) const ALLOW_CAST: Key =
     key("allow_cast", Kind::Bool, Default::Bool(false), "Allows a `dtype` that differs from `precision`.");
-const SAMPLER_SEED: Key = key("seed", Kind::Int(0, u64::MAX), Default::Int(12345), "Seed of the sampler.");
-const SAMPLER_POSTERIOR: Key = key(
+pub(super) const SAMPLER_SEED: Key =
+    key("seed", Kind::Int(0, u64::MAX), Default::Int(12345), "Seed of the sampler.");
+pub(super) const SAMPLER_POSTERIOR: Key = key(
     "posterior",
     Kind::Map(&POSTERIOR_OF_SAMPLER),
     Absent("the target's, else the top level's"),
@@ -128,7 +130,7 @@ const TARGET_POSTERIOR: Key = key(
 );
 
 const LOSS_IS_THE_TARGETS: &str = "it belongs to the target (it defines L_n and w*): set it on the target entry or under the top-level `posterior`";
-const LOSS_ADVICE: [(&str, &str); 3] = [
+pub(super) const LOSS_ADVICE: [(&str, &str); 3] = [
     ("loss", LOSS_IS_THE_TARGETS),
     ("student_df", LOSS_IS_THE_TARGETS),
     ("noise_scale", LOSS_IS_THE_TARGETS),
@@ -154,9 +156,6 @@ pub(super) static POSTERIOR_OF_SAMPLER: Table = Table {
 
 /// The tables of target entries, by `problem`.
 pub(super) static TARGETS: [&Table; 5] = [&MLP, &DLN, &QUADRATIC, &NORMAL_CROSSING, &EXTERNAL];
-
-/// The tables of sampler entries, by `name`.
-pub(super) static SAMPLERS: [&Table; 2] = [&HMC_ENTRY, &SGLD_ENTRY];
 
 /// An experiment file.
 pub(super) static EXPERIMENT: Table = Table {
@@ -188,7 +187,7 @@ pub(super) static EXPERIMENT: Table = Table {
             "Older spelling of `precision`: true is f64, false f32.",
         ),
         key("targets", Kind::Entries(&TARGETS), Required, "The targets."),
-        key("samplers", Kind::Entries(&SAMPLERS), Required, "The samplers, each run on every target."),
+        key("samplers", Kind::Entries(&ENTRIES), Required, "The samplers, each run on every target."),
         key(
             "posterior",
             Kind::Map(&POSTERIOR),
@@ -211,25 +210,24 @@ pub(super) static EXPERIMENT: Table = Table {
 };
 
 /// The tables in reading order, for documentation.
-pub(super) static ALL: [&Table; 17] = [
-    &EXPERIMENT,
-    &POSTERIOR,
-    &MLP,
-    &TARGET_OVERRIDES,
-    &MODEL,
-    &DATA,
-    &TEACHER,
-    &TRAINING,
-    &DLN,
-    &QUADRATIC,
-    &NORMAL_CROSSING,
-    &EXTERNAL,
-    &HMC_ENTRY,
-    &HMC_OVERRIDES,
-    &SGLD_ENTRY,
-    &SGLD_OVERRIDES,
-    &POSTERIOR_OF_SAMPLER,
-];
+pub(super) fn all_tables() -> impl Iterator<Item = &'static Table> {
+    let targets = [
+        &EXPERIMENT,
+        &POSTERIOR,
+        &MLP,
+        &TARGET_OVERRIDES,
+        &MODEL,
+        &DATA,
+        &TEACHER,
+        &TRAINING,
+        &DLN,
+        &QUADRATIC,
+        &NORMAL_CROSSING,
+        &EXTERNAL,
+    ];
+    let samplers = DEFINITIONS.iter().flat_map(|d| [d.entry, d.overrides]);
+    targets.into_iter().chain(samplers).chain([&POSTERIOR_OF_SAMPLER])
+}
 
 /// Documentation of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,7 +246,7 @@ pub struct KeyDoc {
 
 /// Every key of an experiment file with its type, default and meaning, section by section.
 pub fn keys() -> Vec<KeyDoc> {
-    ALL.iter()
+    all_tables()
         .flat_map(|table| {
             table.keys.iter().map(|key| KeyDoc {
                 section: table.name,

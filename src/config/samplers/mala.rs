@@ -1,0 +1,48 @@
+//! Keys of mala.
+
+use super::super::algo::{Algo, Mala};
+use super::super::keys::{MAX_DIM, key};
+use super::super::section::Section;
+use super::super::table::{Default, Key, Kind, Range};
+use super::{DRAWS, SHARED_WARMUP, TARGET_ACCEPTANCE, definition};
+
+const STEP: Key = key(
+    "step_size",
+    Kind::Auto(&Kind::Float(Range::POSITIVE)),
+    Default::Text("auto"),
+    "ε of the proposal w − (ε/2)∇U + √ε ξ; auto: adapted together with a metric.",
+);
+const THIN: Key = key("thin", Kind::Int(1, MAX_DIM), Default::Int(10), "Steps a kept draw.");
+
+definition! {
+    "mala",
+    "The Metropolis-adjusted Langevin algorithm",
+    resolve,
+    [DRAWS, SHARED_WARMUP, THIN, STEP, TARGET_ACCEPTANCE],
+    [
+        ("num_samples", "did you mean draws?"),
+        ("num_draws", "did you mean draws?"),
+        ("num_warmup", "did you mean warmup?"),
+        ("thinning", "did you mean thin?"),
+        ("eval_every", "did you mean thin?"),
+        ("steps", "did you mean draws? (mala keeps a draw every `thin` steps)"),
+        ("target_accept", "did you mean target_acceptance?"),
+    ]
+}
+
+fn resolve(settings: &Section) -> Option<Algo> {
+    let (draws, warmup, thin) = (settings.size("draws"), settings.size("warmup"), settings.size("thin"));
+    let (step_size, target_acceptance) =
+        (settings.auto_float("step_size"), settings.float("target_acceptance"));
+    let step_size = step_size?;
+    if step_size.is_some() {
+        settings.refuse_idle(&["warmup", "target_acceptance"], "with a given step_size");
+    }
+    Some(Algo::Mala(Mala {
+        draws: draws?,
+        warmup: warmup?,
+        thin: thin?,
+        step_size,
+        target_acceptance: target_acceptance?,
+    }))
+}

@@ -1,0 +1,124 @@
+//! The Metropolis-adjusted Langevin algorithm (Roberts & Tweedie 1996).
+//!
+//! Proposal w' = w − (ε/2)M⁻¹∇U + √ε·M^(−½)ξ: a single leapfrog step of size √ε from a fresh
+//! momentum, which is how it is computed. Each step draws √ε anew, as the other exact samplers do.
+
+use super::chain::{Iterations, Kernel, Scratch};
+use super::leapfrog::{Leapfrog, SHORTEST, State, Trajectory, burn_in, control_draws, layout};
+use super::posterior::Posterior;
+use super::windowed::{self, Schedule};
+use super::{Adapted, Method, Role, SamplerError, Work};
+use crate::config::Mala;
+use crate::num::Real;
+use crate::num::rng::{Key, Purpose, uniform};
+use crate::trace::Column;
+
+/// Where the adaptation of ε starts.
+const FIRST_STEP: f64 = 0.01;
+
+/// MALA ready to run one chain.
+#[derive(Debug)]
+pub struct MalaKernel<T> {
+    leapfrog: Leapfrog<T>,
+    thin: u64,
+    iterations: Iterations,
+}
+
+fn transition<T: Real>(
+    leapfrog: &Leapfrog<T>,
+    posterior: &Posterior<'_, T>,
+    state: &mut State<T>,
+    iteration: u64,
+    key: &Key,
+    scratch: &mut Scratch<T>,
+) -> Trajectory {
+    let mut rng = key.at(iteration);
+    let step = leapfrog.step_size * (SHORTEST + (1.0 - SHORTEST) * uniform(&mut rng));
+    let threshold = uniform(&mut rng);
+    leapfrog.propose(posterior, state, &mut rng, (step, 1), threshold, scratch)
+}
+
+impl<T: Real> Kernel<T> for MalaKernel<T> {
+    type State = State<T>;
+
+    fn layout(&self) -> Vec<Column> {
+        layout()
+    }
+
+    fn iterations(&self) -> Iterations {
+        self.iterations
+    }
+
+    fn start(
+        &self,
+        posterior: &Posterior<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<State<T>, SamplerError> {
+        State::start(posterior, scratch)
+    }
+
+    fn step(
+        &self,
+        posterior: &Posterior<'_, T>,
+        state: &mut State<T>,
+        iteration: u64,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+        row: &mut [f64],
+    ) -> Result<bool, SamplerError> {
+        let t = transition(&self.leapfrog, posterior, state, iteration, key, scratch);
+        let kept = (iteration + 1).is_multiple_of(self.thin);
+        if kept {
+            t.fill(posterior, state, row);
+        }
+        Ok(kept)
+    }
+
+    fn fge(&self, state: &State<T>) -> f64 {
+        state.fge
+    }
+}
+
+impl Method for Mala {
+    type Kernel<T: Real> = MalaKernel<T>;
+
+    fn layout(&self) -> Vec<Column> {
+        layout()
+    }
+
+    fn is_exact(&self, _dim: usize) -> bool {
+        true
+    }
+
+    fn work(&self, _rows: usize, _dim: usize) -> Work {
+        let length = |draws: usize, thin: usize| (thin * (burn_in(self.warmup) + draws)) as f64;
+        Work {
+            warmup: if self.step_size.is_none() { self.warmup as f64 } else { 0.0 },
+            chain: length(self.draws, self.thin),
+            control: length(control_draws(self.draws), 2 * self.thin),
+        }
+    }
+
+    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+        let key = Key::new(id, Purpose::Warmup, 0);
+        let schedule = Schedule {
+            warmup: if self.step_size.is_some() { 0 } else { self.warmup },
+            step_size: self.step_size.unwrap_or(FIRST_STEP).sqrt(),
+            target_acceptance: self.target_acceptance,
+        };
+        let mut scratch = Scratch::plain(posterior);
+        windowed::warmup(schedule, posterior, &key, &mut scratch, |leapfrog, state, iteration, scratch| {
+            transition(leapfrog, posterior, state, iteration, &key, scratch)
+        })
+    }
+
+    /// The control chain takes half the step √ε and twice as many steps a draw.
+    fn kernel<T: Real>(&self, _: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> MalaKernel<T> {
+        let (shrink, thin, draws) = match role {
+            Role::Main => (1.0, self.thin, self.draws),
+            Role::Control => (0.5, 2 * self.thin, control_draws(self.draws)),
+        };
+        let iterations = Iterations::dropping(burn_in(self.warmup), draws).thinned(thin);
+        MalaKernel { leapfrog: Leapfrog::adapted(adapted, shrink), thin: thin as u64, iterations }
+    }
+}

@@ -1,0 +1,464 @@
+//! Microcanonical Langevin Monte Carlo (Robnik, De Luca, Silverstein & Seljak 2023; Robnik & Seljak
+//! 2023): isokinetic steps whose direction is partly forgotten after each, over a distance L.
+//!
+//! Without accept/reject it is biased by its step size, which is chosen so that the energy error of a
+//! step has a given variance a dimension: a criterion for many dimensions. With `adjusted`, whole
+//! trajectories of length L are accepted or rejected by their energy error (Riou-Durand & Vogrinc
+//! 2022; Robnik, Cohn-Gordon & Seljak 2025), from a fresh direction: exact, and the default below 10
+//! dimensions.
+//!
+//! Adaptation, in three phases of `frac_tune·num_steps` steps: the step size; the step size and the
+//! variances of the coordinates, which give L = √(Σ var) (or, with preconditioning, the scales, and
+//! L = √d); the autocorrelation, which gives L = 0.4·(distance a step)·(steps an effective draw).
+
+use serde::{Deserialize, Serialize};
+
+use super::adapt::{DualAveraging, Variances};
+use super::chain::{Iterations, Kernel, Scratch};
+use super::curvature::{largest, trace};
+use super::leapfrog::{SHORTEST, control_draws, has_diverged};
+use super::microcanonical::{
+    Walker, draw_direction, gradients, refresh, step as isokinetic_step, variance_slope,
+};
+use super::posterior::{Energy, Posterior};
+use super::{Adapted, Method, Role, SamplerError, Work, leapfrog};
+use crate::config::{Integrator, Mclmc};
+use crate::num::Real;
+use crate::num::rng::{Key, Purpose, index, uniform};
+use crate::stats;
+use crate::trace::{Column, Kind};
+
+/// Below so many dimensions `adjusted: auto` means yes: the energy criterion needs many.
+const FEW_DIMENSIONS: usize = 10;
+/// Fewest steps of a phase that is not skipped.
+const SHORTEST_PHASE: usize = 100;
+/// Fewest draws, times their steps, that a chain drops at its start.
+const BURN_IN_DRAWS: usize = 100;
+/// L in units of the distance between effective draws (Robnik et al. 2023, section 5).
+const LENGTH_FACTOR: f64 = 0.4;
+/// Steps a draw, for expected work.
+const TYPICAL_THIN: usize = 8;
+/// Factor on the largest step allowed, after a step that ended in no number.
+const BACK_OFF: f64 = 0.8;
+/// Coordinates whose autocorrelation is looked at.
+const WATCHED: usize = 256;
+
+/// MCLMC ready to run one chain.
+#[derive(Debug)]
+pub struct MclmcKernel<T> {
+    walk: Walk<T>,
+    thin: usize,
+    adjusted: bool,
+    iterations: Iterations,
+}
+
+/// How far a step goes, and in which scales.
+#[derive(Debug)]
+struct Walk<T> {
+    integrator: Integrator,
+    step_size: f64,
+    length: f64,
+    scales: Vec<T>,
+}
+
+/// Where a chain is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State<T> {
+    w: Vec<T>,
+    /// Direction, of length 1; zeros before the first step.
+    u: Vec<T>,
+    grad: Vec<T>,
+    energy: f64,
+    loss: f64,
+    fge: f64,
+    /// Energy errors since the last draw, and whether one was no number.
+    error: f64,
+    diverged: bool,
+}
+
+impl<T: Real> Walk<T> {
+    /// One unadjusted step with its refreshment. A step that ends in no number, or far off the energy,
+    /// is taken back and the direction drawn anew; returns the energy error.
+    fn unadjusted(
+        &self,
+        posterior: &Posterior<'_, T>,
+        state: &mut State<T>,
+        iteration: u64,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+    ) -> f64 {
+        let mut rng = key.at(iteration);
+        if iteration == 0 || state.diverged {
+            draw_direction(&mut rng, &mut state.u);
+        }
+        scratch.w.copy_from_slice(&state.w);
+        scratch.grad.copy_from_slice(&state.grad);
+        let energy = Energy { potential: state.energy, loss: state.loss };
+        let mut walker = Walker { w: &mut scratch.w, u: &mut state.u, grad: &mut scratch.grad, energy };
+        let by = (self.integrator, self.step_size);
+        let error = isokinetic_step(posterior, &mut walker, &self.scales, by, &mut scratch.potential);
+        let energy = walker.energy;
+        state.fge += gradients(self.integrator);
+        state.diverged = has_diverged(error.abs());
+        if !state.diverged {
+            std::mem::swap(&mut state.w, &mut scratch.w);
+            std::mem::swap(&mut state.grad, &mut scratch.grad);
+            (state.energy, state.loss) = (energy.potential, energy.loss);
+            refresh(&mut rng, &mut state.u, &mut scratch.p, self.step_size, self.length);
+        }
+        error
+    }
+
+    /// One trajectory from a fresh direction, accepted or rejected; returns its acceptance
+    /// probability. Step and length are drawn anew, as in `hmc`.
+    fn adjusted(
+        &self,
+        posterior: &Posterior<'_, T>,
+        state: &mut State<T>,
+        iteration: u64,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+    ) -> f64 {
+        let mut rng = key.at(iteration);
+        draw_direction(&mut rng, &mut state.u);
+        let steps = (self.length / self.step_size).round().clamp(1.0, 1e4) as usize;
+        let step = self.step_size * (SHORTEST + (1.0 - SHORTEST) * uniform(&mut rng));
+        let count = 1 + index(&mut rng, 2 * steps - 1);
+        let threshold = uniform(&mut rng);
+        scratch.w.copy_from_slice(&state.w);
+        scratch.grad.copy_from_slice(&state.grad);
+        let energy = Energy { potential: state.energy, loss: state.loss };
+        let mut walker = Walker { w: &mut scratch.w, u: &mut state.u, grad: &mut scratch.grad, energy };
+        let (mut error, mut taken) = (0.0, 0);
+        while taken < count && !has_diverged(error) {
+            let by = (self.integrator, step);
+            error += isokinetic_step(posterior, &mut walker, &self.scales, by, &mut scratch.potential);
+            taken += 1;
+        }
+        let energy = walker.energy;
+        state.fge += gradients(self.integrator) * taken as f64;
+        state.error = error;
+        state.diverged = has_diverged(error);
+        let acceptance = if state.diverged { 0.0 } else { libm::exp(-error).min(1.0) };
+        if threshold < acceptance {
+            std::mem::swap(&mut state.w, &mut scratch.w);
+            std::mem::swap(&mut state.grad, &mut scratch.grad);
+            (state.energy, state.loss) = (energy.potential, energy.loss);
+        }
+        acceptance
+    }
+}
+
+fn start<T: Real>(posterior: &Posterior<'_, T>, scratch: &mut Scratch<T>) -> Result<State<T>, SamplerError> {
+    if posterior.dim() < 2 {
+        return Err(SamplerError::Dimension { sampler: "mclmc", dim: posterior.dim() });
+    }
+    let at = leapfrog::State::start(posterior, scratch)?;
+    let u = vec![T::ZERO; at.w.len()];
+    Ok(State {
+        w: at.w,
+        u,
+        grad: at.grad,
+        energy: at.energy,
+        loss: at.loss,
+        fge: at.fge,
+        error: 0.0,
+        diverged: false,
+    })
+}
+
+impl<T: Real> Kernel<T> for MclmcKernel<T> {
+    type State = State<T>;
+
+    fn layout(&self) -> Vec<Column> {
+        layout()
+    }
+
+    fn iterations(&self) -> Iterations {
+        self.iterations
+    }
+
+    fn start(
+        &self,
+        posterior: &Posterior<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<State<T>, SamplerError> {
+        start(posterior, scratch)
+    }
+
+    fn step(
+        &self,
+        posterior: &Posterior<'_, T>,
+        state: &mut State<T>,
+        iteration: u64,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+        row: &mut [f64],
+    ) -> Result<bool, SamplerError> {
+        let mut fill = |state: &State<T>, acceptance: f64, diverged: bool| {
+            let marks = f64::from(u8::from(diverged));
+            row.copy_from_slice(&[
+                posterior.llc(state.loss),
+                state.loss,
+                acceptance,
+                state.error,
+                marks,
+                state.fge,
+            ]);
+        };
+        if self.adjusted {
+            let acceptance = self.walk.adjusted(posterior, state, iteration, key, scratch);
+            fill(state, acceptance, state.diverged);
+            return Ok(true);
+        }
+        let error = self.walk.unadjusted(posterior, state, iteration, key, scratch);
+        state.error += error;
+        let kept = (iteration + 1).is_multiple_of(self.thin as u64);
+        if kept {
+            // Every move is kept; a draw is marked where some step since the last was taken back.
+            fill(state, 1.0, has_diverged(state.error.abs()));
+            state.error = 0.0;
+        }
+        Ok(kept)
+    }
+
+    fn fge(&self, state: &State<T>) -> f64 {
+        state.fge
+    }
+}
+
+/// Columns of the trace; `energy_error` is the sum over the steps of a draw, or a trajectory's.
+fn layout() -> Vec<Column> {
+    vec![
+        Column::posterior("llc"),
+        Column::posterior("L"),
+        Column::stat("acceptance_rate", Kind::Float),
+        Column::stat("energy_error", Kind::Float),
+        Column::stat("diverging", Kind::Bool),
+        Column::stat("cumulative_fge", Kind::Float),
+    ]
+}
+
+/// The step size whose energy errors have the wanted variance a dimension: each step votes for
+/// ε·(ΔE²/(d·wanted))^(−1/6), since that variance grows as ε⁶, the less the farther off it is (Robnik
+/// et al. 2023, section 5).
+struct EnergyAverage {
+    weighted: f64,
+    weight: f64,
+    largest: f64,
+}
+
+impl EnergyAverage {
+    fn update(&mut self, spec: &Mclmc, dims: f64, error: f64, step_size: f64) -> f64 {
+        if has_diverged(error.abs()) {
+            self.largest = BACK_OFF * step_size;
+            return self.largest;
+        }
+        let xi = error * error / (dims * spec.desired_energy_var) + 1e-8;
+        let off = libm::log(xi) / (6.0 * spec.trust_in_estimate);
+        let weight = libm::exp(-0.5 * off * off);
+        let memory = (spec.num_effective_samples - 1.0) / (spec.num_effective_samples + 1.0);
+        self.weighted = memory * self.weighted + weight * xi / step_size.powi(6);
+        self.weight = memory * self.weight + weight;
+        if self.weight < f64::MIN_POSITIVE || self.weighted < f64::MIN_POSITIVE {
+            return step_size;
+        }
+        libm::pow(self.weighted / self.weight, -1.0 / 6.0).min(self.largest)
+    }
+}
+
+/// Adapts the step size, or follows it where there is nothing to adapt.
+enum StepRule {
+    Energy(EnergyAverage),
+    Acceptance(DualAveraging),
+}
+
+impl Mclmc {
+    fn is_adjusted(&self, dim: usize) -> bool {
+        self.adjusted.unwrap_or(dim < FEW_DIMENSIONS)
+    }
+
+    /// Steps of the three phases.
+    fn phases(&self) -> [usize; 3] {
+        [self.frac_tune1, self.frac_tune2, self.frac_tune3].map(|frac| match self.num_steps {
+            0 => 0,
+            _ if frac == 0.0 => 0,
+            steps => ((frac * steps as f64).ceil() as usize).max(SHORTEST_PHASE),
+        })
+    }
+
+    fn thin(&self, adapted: &Adapted) -> usize {
+        let length = adapted.length.unwrap_or(adapted.step_size);
+        self.thin.unwrap_or_else(|| (0.5 * length / adapted.step_size).round().clamp(1.0, 1e4) as usize)
+    }
+
+    /// Runs the phases and returns where the walk ended up.
+    fn tune<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+    ) -> Result<(Walk<T>, State<T>), SamplerError> {
+        let d = posterior.dim();
+        let mut state = start(posterior, scratch)?;
+        let mut walk = Walk {
+            integrator: self.integrator,
+            step_size: self.step_size,
+            length: self.l.unwrap_or((d as f64).sqrt()),
+            scales: vec![T::ONE; d],
+        };
+        let adjusted = self.is_adjusted(d);
+        let mut rule = self.rule(adjusted, walk.step_size);
+        let [first, second, third] = self.phases();
+        let mut iteration = 0;
+        let mut advance = |walk: &mut Walk<T>, rule: &mut StepRule, state: &mut State<T>, fixed: bool| {
+            match rule {
+                StepRule::Energy(average) => {
+                    let error = walk.unadjusted(posterior, state, iteration, key, scratch);
+                    if !fixed {
+                        walk.step_size = average.update(self, d as f64, error, walk.step_size);
+                    }
+                }
+                StepRule::Acceptance(averaging) => {
+                    let acceptance = walk.adjusted(posterior, state, iteration, key, scratch);
+                    averaging.update(acceptance);
+                    walk.step_size = averaging.step();
+                }
+            }
+            iteration += 1;
+        };
+        for _ in 0..first {
+            advance(&mut walk, &mut rule, &mut state, false);
+        }
+        let mut variances = Variances::new(d);
+        for _ in 0..second {
+            advance(&mut walk, &mut rule, &mut state, false);
+            variances.push(state.w.iter().map(|w| w.to_f64()));
+        }
+        if let Some(variances) = variances.regularised() {
+            walk.length = variances.iter().sum::<f64>().sqrt();
+            if self.diagonal_preconditioning {
+                walk.length = (d as f64).sqrt();
+                // A step as long as before in the new coordinates.
+                let mean = variances.iter().sum::<f64>() / d as f64;
+                walk.step_size /= mean.sqrt();
+                walk.scales = variances.iter().map(|v| T::from_f64(v.sqrt())).collect();
+                rule = self.rule(adjusted, walk.step_size);
+                for _ in 0..first.max(second) {
+                    advance(&mut walk, &mut rule, &mut state, false);
+                }
+            }
+        }
+        if let StepRule::Acceptance(averaging) = &rule
+            && first + second > 0
+        {
+            walk.step_size = averaging.average();
+        }
+        let watched: Vec<usize> = (0..d.min(WATCHED)).map(|i| i * d / d.min(WATCHED)).collect();
+        let mut paths = vec![Vec::with_capacity(third); watched.len()];
+        for _ in 0..third {
+            advance(&mut walk, &mut rule, &mut state, true);
+            for (path, &i) in paths.iter_mut().zip(&watched) {
+                path.push(state.w[i].to_f64());
+            }
+        }
+        if third > 0 && !adjusted {
+            let effective: Vec<f64> =
+                paths.iter().map(|path| stats::ess_mean(&[path])).filter(|ess| ess.is_finite()).collect();
+            // Steps an effective draw, in the mean over coordinates.
+            let apart =
+                third as f64 * effective.iter().map(|ess| 1.0 / ess).sum::<f64>() / effective.len() as f64;
+            if apart.is_finite() && apart > 0.0 {
+                walk.length = LENGTH_FACTOR * walk.step_size * apart;
+            }
+        }
+        if let StepRule::Acceptance(averaging) = &rule
+            && first + second + third > 0
+        {
+            walk.step_size = averaging.average();
+        }
+        if !(walk.step_size.is_finite() && walk.step_size > 0.0 && walk.length.is_finite()) {
+            return Err(SamplerError::StepSize { step_size: walk.step_size });
+        }
+        Ok((walk, state))
+    }
+
+    fn rule(&self, adjusted: bool, step_size: f64) -> StepRule {
+        if adjusted {
+            StepRule::Acceptance(DualAveraging::new(step_size, self.target_acceptance))
+        } else {
+            StepRule::Energy(EnergyAverage { weighted: 0.0, weight: 0.0, largest: f64::INFINITY })
+        }
+    }
+}
+
+impl Method for Mclmc {
+    type Kernel<T: Real> = MclmcKernel<T>;
+
+    fn layout(&self) -> Vec<Column> {
+        layout()
+    }
+
+    fn is_exact(&self, dim: usize) -> bool {
+        self.is_adjusted(dim)
+    }
+
+    fn work(&self, _rows: usize, dim: usize) -> Work {
+        let a_step = gradients(self.integrator);
+        let steps = self.thin.unwrap_or(TYPICAL_THIN) as f64 * a_step;
+        let tuning = self.phases().iter().sum::<usize>() as f64;
+        let control = if self.is_adjusted(dim) { 2.0 * steps } else { 0.0 };
+        Work {
+            warmup: tuning * if self.is_adjusted(dim) { steps } else { a_step },
+            chain: steps * (BURN_IN_DRAWS + self.draws) as f64,
+            control: control * (BURN_IN_DRAWS + control_draws(self.draws)) as f64,
+        }
+    }
+
+    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+        let d = posterior.dim();
+        let mut scratch = Scratch::plain(posterior);
+        let (walk, state) = self.tune(posterior, &Key::new(id, Purpose::Warmup, 0), &mut scratch)?;
+        let mut adapted = Adapted {
+            step_size: walk.step_size,
+            length: Some(walk.length),
+            inverse_mass: walk.scales.iter().map(|s| s.to_f64() * s.to_f64()).collect(),
+            fge: state.fge,
+            ..Adapted::default()
+        };
+        if !self.is_adjusted(d) {
+            // A mode with scale σ sees a step of time εσ/√d, whose speed has variance 1.
+            let probe = Key::new(id, Purpose::Probe, 0);
+            let (top, _, first) = largest(posterior, &state.w, &probe, 0, &mut scratch);
+            let (sum, second) = trace(posterior, &state.w, &probe, 1, &mut scratch);
+            adapted.fge += first + second;
+            let scale = adapted.inverse_mass.iter().copied().fold(0.0, f64::max);
+            let time = walk.step_size * walk.step_size * scale / d as f64;
+            let slope = variance_slope(self.integrator);
+            adapted.bias_bound = Some(slope * time * (top + posterior.gamma()));
+            adapted.bias = Some(0.5 * slope * time * sum);
+        }
+        Ok(adapted)
+    }
+
+    /// The control chain takes half the step.
+    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> MclmcKernel<T> {
+        let adjusted = self.is_adjusted(posterior.dim());
+        let (shrink, draws) = match role {
+            Role::Main => (1.0, self.draws),
+            Role::Control => (0.5, control_draws(self.draws)),
+        };
+        let thin = if adjusted { 1 } else { self.thin(adapted) };
+        MclmcKernel {
+            walk: Walk {
+                integrator: self.integrator,
+                step_size: shrink * adapted.step_size,
+                length: adapted.length.unwrap_or((posterior.dim() as f64).sqrt()),
+                scales: adapted.inverse_mass.iter().map(|v| T::from_f64(v.sqrt())).collect(),
+            },
+            thin,
+            adjusted,
+            iterations: Iterations::dropping(BURN_IN_DRAWS, draws).thinned(thin),
+        }
+    }
+}
