@@ -85,7 +85,7 @@ fn the_shipped_experiment_has_the_values_of_its_presets() {
         steps: 781_250,
         warmup: 50_000,
         batch_size: 256,
-        step_size: None,
+        step_size: Some(1e-6),
         eval_every: 50,
         precond: Precond::None,
         beta1: 0.9,
