@@ -57,7 +57,11 @@ impl From<crate::sweep::SweepError> for Quit {
 
 impl From<crate::store::StoreError> for Quit {
     fn from(e: crate::store::StoreError) -> Self {
-        Quit::Environment(e.to_string())
+        use crate::store::StoreError::{Ambiguous, NotFound};
+        match e {
+            NotFound { .. } | Ambiguous { .. } => Quit::Usage(e.to_string()),
+            _ => Quit::Environment(e.to_string()),
+        }
     }
 }
 

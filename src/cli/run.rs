@@ -154,13 +154,13 @@ fn print_plan(plan: &Plan, as_json: bool) {
             target.n_data.to_string(),
             run.sampler.algo.name().into(),
             run.sampler.chains.to_string(),
-            (run.units() + 1).to_string(),
+            run.units().to_string(),
             number(run.fge.total),
             seconds(cost),
         ]);
         rows.push(json!({ "target_id": target.id.to_string(), "run_id": run.id.to_string(),
             "label": target.label, "d": target.dim, "n": target.n_data, "sampler": run.sampler.algo.name(),
-            "chains": run.sampler.chains, "units": run.units() + 1, "fge": run.fge.total, "core_seconds": cost }));
+            "chains": run.sampler.chains, "units": run.units(), "fge": run.fge.total, "core_seconds": cost }));
     }
     if as_json {
         say!(

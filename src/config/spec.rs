@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::algo::SamplerSpec;
+use super::error::Place;
 
 /// Floating-point type of a build or a sampler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -362,6 +363,8 @@ pub struct TargetEntry {
     pub spec: TargetSpec,
     /// Short description for tables, such as `small/small/_null` or `dln 3-1-3`.
     pub label: String,
+    /// Where the entry stands, for messages.
+    pub place: Place,
 }
 
 /// A run: one sampler on one target.

@@ -99,7 +99,8 @@ pub(super) fn target<'a>(node: &'a Node, path: &str, context: &Context<'a>) -> O
     };
     let entry = match (problem, seed) {
         (Some((problem, label)), Some(seed)) => {
-            Some(TargetEntry { spec: TargetSpec { problem, seed, dtype: context.dtype }, label })
+            let spec = TargetSpec { problem, seed, dtype: context.dtype };
+            Some(TargetEntry { spec, label, place: node.place.clone() })
         }
         _ => None,
     };

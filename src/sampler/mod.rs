@@ -185,7 +185,7 @@ pub struct ExpectedFge {
     pub chain: f64,
     /// The control chain.
     pub control: f64,
-    /// Warmup and all chains.
+    /// Warmup, all chains and the control chain.
     pub total: f64,
 }
 
@@ -210,10 +210,12 @@ pub fn is_exact(spec: &SamplerSpec, dim: usize) -> bool {
     with_method!(&spec.algo, m => m.is_exact(dim))
 }
 
-/// Expected work of a run on a target with `rows` rows and `dim` parameters.
-pub fn expected_fge(spec: &SamplerSpec, rows: usize, dim: usize) -> ExpectedFge {
+/// Expected work of a run on a target with `rows` rows and `dim` parameters, with a control chain or
+/// without.
+pub fn expected_fge(spec: &SamplerSpec, rows: usize, dim: usize, with_control: bool) -> ExpectedFge {
     let Work { warmup, chain, control } = with_method!(&spec.algo, m => m.work(rows, dim));
-    ExpectedFge { warmup, chain, control, total: warmup + spec.chains as f64 * chain }
+    let control = if with_control { control } else { 0.0 };
+    ExpectedFge { warmup, chain, control, total: warmup + spec.chains as f64 * chain + control }
 }
 
 /// Adapts a sampler once for all chains of a run. `id` is the run's stream id.

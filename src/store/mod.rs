@@ -200,9 +200,9 @@ mod tests {
 
     #[test]
     fn a_root_that_cannot_be_written_is_told_with_its_remedy() {
-        // The kernel refuses new directories under /sys to everyone, root included.
-        let refused = Store::open(Path::new("/sys/lambda")).unwrap_err().to_string();
-        assert!(refused.contains("/sys/lambda") && refused.contains("--root"), "{refused}");
+        // The kernel refuses new directories under /proc to everyone, root included.
+        let refused = Store::open(Path::new("/proc/lambda")).unwrap_err().to_string();
+        assert!(refused.contains("/proc/lambda") && refused.contains("--root"), "{refused}");
         // A file where the root should be.
         let file = tempfile::NamedTempFile::new().unwrap();
         let refused = Store::open(file.path()).unwrap_err().to_string();

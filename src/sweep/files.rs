@@ -10,7 +10,7 @@ use super::SweepError;
 use super::finish::Finished;
 use super::plan::{PlannedRun, PlannedTarget};
 use super::unit::Failure;
-use crate::config::{Dtype, Id, Problem};
+use crate::config::{BetaMode, Dtype, Id, PosteriorSpec, Problem};
 use crate::device::Arith;
 use crate::diagnostics::Analysis;
 use crate::io::npz::{self, Array, Values};
@@ -223,11 +223,21 @@ pub fn lay_out_target(store: &Store, planned: &PlannedTarget, record: &Ref) -> R
         "widths": target.network.as_ref().map(|n| n.hidden.clone()), "layer_shapes": layer_shapes(&target, planned.dim),
         "l0": target.l0, "precision": target.spec.dtype.name(),
         "exact_lambda": target.exact.lambda, "exact_multiplicity": target.exact.multiplicity,
-        "lambda_lower_bound": target.exact.lower_bound, "training": target.training,
+        "lambda_lower_bound": target.exact.lower_bound, "exact_llc": exact_llc(&target), "training": target.training,
         "files": laid_out(record), "provenance": record.details["provenance"],
     });
     store.write_file(&dir.join("meta.json"), &pretty(&meta)?)?;
     Ok(())
+}
+
+/// What a perfect sampler measures at the default posterior (β = 1/ln n, γ = 1); a run's own value is
+/// in its analysis.json. Null where there is no closed form.
+fn exact_llc(target: &Target) -> serde_json::Value {
+    let posterior =
+        PosteriorSpec { beta_mode: BetaMode::OneOverLogN, beta0: 1.0, gamma: 1.0, prior_radius: None };
+    let nbeta = target.n_data as f64 * posterior.beta(target.n_data);
+    let llc = target.exact.llc(nbeta, posterior.gamma);
+    llc.map_or(serde_json::Value::Null, |llc| json!({ "nbeta": nbeta, "gamma": posterior.gamma, "llc": llc }))
 }
 
 /// Puts a run's files into the `runs/` tree.

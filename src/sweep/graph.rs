@@ -28,6 +28,22 @@ impl UnitKind {
     }
 }
 
+impl UnitKind {
+    /// In words, for the log.
+    pub fn describe(self, plan: &Plan) -> String {
+        let run = |r: usize| {
+            let target = &plan.targets[plan.runs[r].target];
+            format!("{} on tgt_{}", plan.sampler_name(r), target.id.short(12))
+        };
+        match self {
+            UnitKind::Build(t) => format!("build of tgt_{}", plan.targets[t].id.short(12)),
+            UnitKind::Warmup(r) => format!("warmup of {}", run(r)),
+            UnitKind::Chain(r, c) => format!("chain {c} of {}", run(r)),
+            UnitKind::Control(r) => format!("control chain of {}", run(r)),
+        }
+    }
+}
+
 /// The units that are left to do.
 #[derive(Debug)]
 pub struct SweepGraph {

@@ -270,6 +270,7 @@ impl<'a> Manager<'a> {
             self.bring(target, slot.rank)?;
         }
         let task = self.task(kind);
+        log::debug!("{} goes to rank {}, slot {}", kind.describe(self.plan), slot.rank, slot.index);
         if slot.rank == MANAGER {
             self.pool.give(slot.index, unit, task);
         } else {
@@ -342,6 +343,11 @@ impl<'a> Manager<'a> {
         self.executed += 1;
         let kind = self.graph.kind(unit);
         let Outcome { result, seconds, host } = outcome;
+        let how = if result.is_ok() { "done" } else { "failed" };
+        log::info!("{} {how} on {host} in {seconds:.3} s", kind.describe(self.plan));
+        if let Ok(Output::Adapted(a)) = &result {
+            log::info!("  step size {:e}, {:.1} FGE", a.step_size, a.fge);
+        }
         match result {
             Ok(output) => {
                 self.take(kind, output, seconds, host);

@@ -32,6 +32,7 @@ pub use unit::Failure;
 pub use worker::work;
 
 use crate::comm::CommError;
+use crate::config::Place;
 use crate::device::{Arith, UnknownArith};
 use crate::io::IoError;
 use crate::store::StoreError;
@@ -44,8 +45,14 @@ pub const MANAGER: usize = 0;
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
     /// A file of an `external` target.
-    #[error("{}: {why}; `problem: external` needs an npz with X, Y and one with W0, b0, … or flat, layer_shapes", path.display())]
+    #[error("{place}: targets[{index}].{key}: {}: {why}; `problem: external` needs an npz with X, Y and one with W0, b0, … or flat, layer_shapes", path.display())]
     External {
+        /// Where the target stands.
+        place: Place,
+        /// Its index.
+        index: usize,
+        /// `data` or `params`.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -53,9 +60,11 @@ pub enum SweepError {
     },
     /// The same target twice.
     #[error(
-        "targets[{second}] ({label}) is the same target as targets[{first}]: their files have the same content; remove one"
+        "{place}: targets[{second}] ({label}) is the same target as targets[{first}]: their files have the same content; remove one"
     )]
     Twins {
+        /// Where the second stands.
+        place: Place,
         /// Index of the first.
         first: usize,
         /// Index of the second.
@@ -64,8 +73,15 @@ pub enum SweepError {
         label: String,
     },
     /// A target that cannot be what it is asked to be.
-    #[error(transparent)]
-    Target(#[from] TargetError),
+    #[error("{place}: targets[{index}]: {source}")]
+    Target {
+        /// Where the target stands.
+        place: Place,
+        /// Its index.
+        index: usize,
+        /// What is wrong.
+        source: Box<TargetError>,
+    },
     /// An arithmetic that some rank lacks.
     #[error("--arith {asked}: some rank has only {common}; leave the option away or ask for {common}")]
     Arith {
@@ -114,7 +130,7 @@ impl SweepError {
         match self {
             SweepError::External { .. }
             | SweepError::Twins { .. }
-            | SweepError::Target(_)
+            | SweepError::Target { .. }
             | SweepError::Arith { .. }
             | SweepError::UnknownArith(_) => 2,
             _ => 3,

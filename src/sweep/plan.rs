@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::{self, Experiment, External, Id, PosteriorSpec, Problem, SamplerSpec, TargetSpec};
+use crate::config::{self, Experiment, External, Id, Place, PosteriorSpec, Problem, SamplerSpec, TargetSpec};
 use crate::io::npz;
 use crate::sampler;
-use crate::target::{ExternalArrays, network_of, param_count};
+use crate::target::{ExternalArrays, TargetError, network_of, param_count};
 
 use super::SweepError;
 
@@ -32,6 +32,8 @@ pub struct PlannedTarget {
     pub spec: TargetSpec,
     /// For tables.
     pub label: String,
+    /// Where the file names it.
+    pub place: Place,
     /// The user's arrays, for `external` targets.
     pub external: Option<ExternalArrays>,
     /// Number of parameters d.
@@ -82,20 +84,25 @@ impl Plan {
     /// identities by their content.
     pub fn new(experiment: &Experiment) -> Result<Self, SweepError> {
         let mut targets = Vec::with_capacity(experiment.targets.len());
-        for entry in &experiment.targets {
+        for (index, entry) in experiment.targets.iter().enumerate() {
             let external = match &entry.spec.problem {
-                Problem::External(e) => Some(read_external(e)?),
+                Problem::External(e) => Some(read_external(e, index, &entry.place)?),
                 _ => None,
             };
             let (external, content) = external.unzip();
             let content: Vec<(&str, [u8; 32])> =
                 content.iter().flat_map(|c: &[[u8; 32]; 2]| [("data", c[0]), ("params", c[1])]).collect();
             let id = config::target_id(&entry.spec, &content);
-            let size = Size::of(&entry.spec, external.as_ref())?;
+            let size = Size::of(&entry.spec, external.as_ref()).map_err(|source| SweepError::Target {
+                place: entry.place.clone(),
+                index,
+                source: Box::new(source),
+            })?;
             targets.push(PlannedTarget {
                 id,
                 spec: entry.spec.clone(),
                 label: entry.label.clone(),
+                place: entry.place.clone(),
                 external,
                 dim: size.dim,
                 n_data: size.n_data,
@@ -110,14 +117,15 @@ impl Plan {
             .map(|run| {
                 let target: &PlannedTarget = &targets[run.target];
                 let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
+                let control = singular && sampler::is_exact(&run.sampler, target.dim);
                 PlannedRun {
                     id: config::run_id(&target.id, &run.sampler, &run.posterior),
                     stream: config::stream_id(&target.id, &run.sampler, &run.posterior),
                     target: run.target,
                     sampler: run.sampler.clone(),
                     posterior: run.posterior.clone(),
-                    control: singular && sampler::is_exact(&run.sampler, target.dim),
-                    fge: sampler::expected_fge(&run.sampler, target.rows, target.dim),
+                    control,
+                    fge: sampler::expected_fge(&run.sampler, target.rows, target.dim, control),
                 }
             })
             .collect();
@@ -132,7 +140,8 @@ impl Plan {
         let mut seen = BTreeMap::new();
         for (second, target) in self.targets.iter().enumerate() {
             if let Some(first) = seen.insert(target.id, second) {
-                return Err(SweepError::Twins { first, second, label: target.label.clone() });
+                let (place, label) = (target.place.clone(), target.label.clone());
+                return Err(SweepError::Twins { place, first, second, label });
             }
         }
         Ok(())
@@ -144,9 +153,9 @@ impl Plan {
         &self.names[run]
     }
 
-    /// Number of units of the whole sweep: builds, warmups, chains, finishes.
+    /// Number of units of the whole sweep: builds, warmups, chains.
     pub fn units(&self) -> usize {
-        self.targets.len() + self.runs.iter().map(|r| r.units() + 1).sum::<usize>()
+        self.targets.len() + self.runs.iter().map(PlannedRun::units).sum::<usize>()
     }
 }
 
@@ -173,7 +182,7 @@ struct Size {
 }
 
 impl Size {
-    fn of(spec: &TargetSpec, external: Option<&ExternalArrays>) -> Result<Self, SweepError> {
+    fn of(spec: &TargetSpec, external: Option<&ExternalArrays>) -> Result<Self, TargetError> {
         let rowless = |dim: usize, n_data: usize| Size {
             dim,
             n_data,
@@ -206,14 +215,34 @@ impl Size {
     }
 }
 
-fn read_external(spec: &External) -> Result<(ExternalArrays, [[u8; 32]; 2]), SweepError> {
-    let read = |path: &Path| -> Result<(BTreeMap<String, npz::Array>, [u8; 32]), SweepError> {
-        let told = |why: String| SweepError::External { path: path.to_owned(), why };
+/// Largest file that is read: what a target may hold at most, in numbers of 8 bytes.
+const MAX_FILE: u64 = 16 << 30;
+
+fn read_external(
+    spec: &External,
+    index: usize,
+    place: &Place,
+) -> Result<(ExternalArrays, [[u8; 32]; 2]), SweepError> {
+    let read = |key, path: &Path| -> Result<(BTreeMap<String, npz::Array>, [u8; 32]), SweepError> {
+        let told = |why: String| SweepError::External {
+            place: place.clone(),
+            index,
+            key,
+            path: path.to_owned(),
+            why,
+        };
+        let about = std::fs::metadata(path).map_err(|e| told(e.to_string()))?;
+        if !about.is_file() {
+            return Err(told("not a file".to_owned()));
+        }
+        if about.len() > MAX_FILE {
+            return Err(told(format!("{} bytes, more than the {MAX_FILE} that are read", about.len())));
+        }
         let bytes = std::fs::read(path).map_err(|e| told(e.to_string()))?;
         let arrays = npz::read(&bytes).map_err(|e| told(e.to_string()))?;
         Ok((arrays, *blake3::hash(&bytes).as_bytes()))
     };
-    let (data, data_hash) = read(&spec.data)?;
-    let (params, params_hash) = read(&spec.params)?;
+    let (data, data_hash) = read("data", &spec.data)?;
+    let (params, params_hash) = read("params", &spec.params)?;
     Ok((super::files::external_arrays(data, params), [data_hash, params_hash]))
 }

@@ -15,7 +15,9 @@ use Default::{Absent, Required};
 /// Largest width, dimension or list entry: a bound that only typing errors exceed.
 pub(super) const MAX_DIM: u64 = 1_000_000;
 /// Rows are counted in 32 bits.
-pub(super) const MAX_ROWS: u64 = u32::MAX as u64;
+const MAX_ROWS: u64 = u32::MAX as u64;
+/// Rows of a minibatch: a bound that only typing errors exceed.
+pub(super) const MAX_BATCH: u64 = 1 << 24;
 /// Iterations of a random stream are counted in 40 bits.
 pub(super) const MAX_STEPS: u64 = (1 << 40) - 1;
 /// Draws, warmup iterations and other counts that memory bounds anyway.

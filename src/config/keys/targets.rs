@@ -133,7 +133,7 @@ pub(in crate::config) static TRAINING: Table = Table {
         ),
         key(
             "batch_size",
-            Kind::Maybe(&Kind::Int(1, MAX_ROWS)),
+            Kind::Maybe(&Kind::Int(1, MAX_BATCH)),
             Absent("the full batch"),
             "Rows a step, drawn with replacement; null is the full batch.",
         ),

@@ -1,6 +1,6 @@
 //! Keys that the samplers on minibatches share.
 
-use super::super::keys::{MAX_ROWS, MAX_STEPS, key};
+use super::super::keys::{MAX_BATCH, MAX_STEPS, key};
 use super::super::section::Section;
 use super::super::table::{Default, Key, Kind, Range};
 
@@ -16,7 +16,7 @@ pub(super) const BATCH: Key = Key {
     aliases: &["batch"],
     ..key(
         "batch_size",
-        Kind::Int(1, MAX_ROWS),
+        Kind::Int(1, MAX_BATCH),
         Default::Int(256),
         "Rows a gradient, drawn with replacement (may exceed n).",
     )
