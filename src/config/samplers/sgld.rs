@@ -68,8 +68,8 @@ fn resolve(settings: &Section) -> Option<Algo> {
     let (gamma_term, freeze_precond) = corrections?;
     let step_size = step_size?;
     if step_size.is_none() && precond != Some(Precond::None) {
-        let text = "auto needs `precond: none`: nobody can predict the bias that a moving preconditioner adds; give a number";
-        settings.conflict("step_size", text);
+        let text = "needs a number as `step_size`: auto, which predicts the bias, cannot for a moving preconditioner";
+        settings.conflict("precond", text);
         return None;
     }
     Some(Algo::Sgld(Sgld {
