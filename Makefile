@@ -20,7 +20,7 @@ else
 TEST = cargo test --release -j $(JOBS) --
 endif
 
-.PHONY: run test build bench lint doc clean bootstrap bootstrap-tests
+.PHONY: run test build bench accuracy lint doc clean bootstrap bootstrap-tests
 
 run: bootstrap build
 	$(MPIRUN_ENV) mpirun -n $(RANKS) $(BIN) config/quickstart.yaml
@@ -30,6 +30,9 @@ test: bootstrap-tests
 
 build: bootstrap
 	cargo build --release -j $(JOBS)
+
+accuracy: bootstrap
+	cargo bench -j $(JOBS) --bench accuracy
 
 bench: bootstrap
 	cargo bench -j $(JOBS) --bench throughput

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::adapt::{DualAveraging, Variances};
 use super::chain::{Iterations, Kernel, Scratch};
-use super::curvature::{largest, trace};
+use super::curvature::spectrum;
 use super::leapfrog::{SHORTEST, control_draws, has_diverged};
 use super::microcanonical::{
-    Walker, draw_direction, gradients, refresh, step as isokinetic_step, variance_slope,
+    Walker, draw_direction, gradients, kept_share, refresh, step as isokinetic_step, variance_excess,
 };
 use super::posterior::{Energy, Posterior};
 use super::{Adapted, Method, Role, SamplerError, Work, leapfrog};
@@ -427,16 +427,20 @@ impl Method for Mclmc {
             ..Adapted::default()
         };
         if !self.is_adjusted(d) {
-            // A mode with scale σ sees a step of time εσ/√d, whose speed has variance 1.
             let probe = Key::new(id, Purpose::Probe, 0);
-            let (top, _, first) = largest(posterior, &state.w, &probe, 0, &mut scratch);
-            let (sum, second) = trace(posterior, &state.w, &probe, 1, &mut scratch);
-            adapted.fge += first + second;
-            let scale = adapted.inverse_mass.iter().copied().fold(0.0, f64::max);
-            let time = walk.step_size * walk.step_size * scale / d as f64;
-            let slope = variance_slope(self.integrator);
-            adapted.bias_bound = Some(slope * time * (top + posterior.gamma()));
-            adapted.bias = Some(0.5 * slope * time * sum);
+            let (nodes, work) = spectrum(posterior, &state.w, &walk.scales, &probe, 0, &mut scratch);
+            adapted.fge += work;
+            let time = walk.step_size * walk.step_size / d as f64;
+            // γ in the scaled coordinates, in the mean: they are all one where the scales are.
+            let gamma = posterior.gamma() * adapted.inverse_mass.iter().sum::<f64>() / d as f64;
+            let modes: Vec<(f64, f64)> =
+                nodes.iter().map(|(h, weight)| (time * (h.max(0.0) + gamma), *weight)).collect();
+            let kept = kept_share(walk.step_size, walk.length);
+            let excess = variance_excess(walk.integrator, &modes, kept);
+            adapted.bias_bound = excess.iter().map(|e| e.abs()).reduce(f64::max);
+            let share = |h: f64| h.max(0.0) / (h.max(0.0) + gamma).max(f64::MIN_POSITIVE);
+            let sum: f64 = excess.iter().zip(&nodes).map(|(e, (h, weight))| e * weight * share(*h)).sum();
+            adapted.bias = Some(0.5 * d as f64 * sum);
         }
         Ok(adapted)
     }

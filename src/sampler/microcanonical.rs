@@ -30,28 +30,70 @@ pub fn gradients(integrator: Integrator) -> f64 {
     (coefficients(integrator).len() / 2) as f64
 }
 
-/// What a step does to the variance of a mode: with x = h²a, h the time of a step and a the
-/// curvature, var·a = 1 + `slope`·x + O(x²).
+/// The relative excess of every mode's variance that steps leave, in many dimensions.
 ///
-/// In many dimensions a mode moves as a harmonic oscillator with speed of variance 1. One step is
-/// then a matrix M of determinant 1; it leaves p² + q²·(−M₂₁/M₁₂) where it is, and the speed has its
-/// right variance at the ends of steps, so that the place has −M₁₂/M₂₁ instead of 1/a.
-pub fn variance_slope(integrator: Integrator) -> f64 {
-    let x = 1e-4;
-    let mut m = [[1.0, 0.0], [0.0f64, 1.0]];
-    for (i, c) in coefficients(integrator).iter().enumerate() {
-        // Kick: p −= c·x·q; drift: q += c·p, in units where h = 1 and a = x.
-        let [place, speed] = &mut m;
-        for (q, p) in place.iter_mut().zip(speed) {
+/// `modes` are pairs of x = ε²σ²a/d (ε the step's length, a the curvature, σ the scale) and a share of
+/// the dimensions. With q = √a·w and p = √d·u, the second moments (q², qp, p²) of each mode follow a
+/// closed recursion: a drift is linear; a kick is p ← p − ∇·(sinh δ + (e·u)(cosh δ − 1))/|∇| with
+/// δ = c·|∇|, followed by the factor that gives p the mean square 1 over all modes; a refreshment keeps
+/// the share `kept` of p. Its fixed point is the stationary law up to terms of order 1/d.
+pub fn variance_excess(integrator: Integrator, modes: &[(f64, f64)], kept: f64) -> Vec<f64> {
+    // (q²·a, q·p·√a, p²) in units where one step takes the time √x.
+    let mut moments = vec![[1.0, 0.0, 1.0]; modes.len()];
+    for _ in 0..MOST_ROUNDS {
+        let before = moments.clone();
+        for (i, &c) in coefficients(integrator).iter().enumerate() {
             if i % 2 == 0 {
-                *p -= c * x * *q;
-            } else {
-                *q += c * *p;
+                kick(&mut moments, modes, c);
+                continue;
+            }
+            for ([qq, qp, pp], (x, _)) in moments.iter_mut().zip(modes) {
+                let time = c * x.sqrt();
+                *qq += time * (2.0 * *qp + time * *pp);
+                *qp += time * *pp;
             }
         }
+        for [_, qp, pp] in &mut moments {
+            *qp *= kept;
+            *pp = kept * kept * *pp + 1.0 - kept * kept;
+        }
+        let change = moments.iter().zip(&before).map(|(m, b)| (m[0] - b[0]).abs()).fold(0.0, f64::max);
+        if !(1e-12..1e12).contains(&change) {
+            break;
+        }
     }
-    let variance: f64 = -m[0][1] / m[1][0] * x;
-    (variance - 1.0) / x
+    moments.into_iter().map(|[qq, ..]| qq - 1.0).collect()
+}
+
+/// Rounds of the recursion at most; modes that move in so many steps have settled.
+const MOST_ROUNDS: usize = 20_000;
+
+fn kick(moments: &mut [[f64; 3]], modes: &[(f64, f64)], c: f64) {
+    let mean = |of: &dyn Fn(&[f64; 3], f64) -> f64, moments: &[[f64; 3]]| -> f64 {
+        moments.iter().zip(modes).map(|(m, (x, weight))| weight * of(m, *x)).sum()
+    };
+    let force = mean(&|m, x| x * m[0], moments).sqrt();
+    if force == 0.0 {
+        return;
+    }
+    let along = -mean(&|m, x| x.sqrt() * m[1], moments) / force;
+    let delta = c * force;
+    let push = (libm::sinh(delta) + along * (libm::cosh(delta) - 1.0)) / force;
+    for ([qq, qp, pp], (x, _)) in moments.iter_mut().zip(modes) {
+        let by = push * x.sqrt();
+        *pp += by * (by * *qq - 2.0 * *qp);
+        *qp -= by * *qq;
+    }
+    let shrink = 1.0 / mean(&|m, _| m[2], moments).sqrt();
+    for [_, qp, pp] in moments {
+        *qp *= shrink;
+        *pp *= shrink * shrink;
+    }
+}
+
+/// The share of a direction that a refreshment keeps.
+pub fn kept_share(step: f64, length: f64) -> f64 {
+    libm::exp(-step / length)
 }
 
 /// A point on the way, with its direction.
@@ -193,11 +235,24 @@ mod tests {
         }
     }
 
+    /// Against chains of 4 × 20,000 draws on ½·10⁴·‖w‖² in 100 dimensions: excess −1.00 ± 0.06 %,
+    /// −2.13 ± 0.04 %, −0.40 ± 0.08 %, and 1.33 ± 0.10 % for Verlet.
     #[test]
-    fn verlet_widens_modes_by_a_quarter_of_the_squared_step() {
-        // Leapfrog's closed form: var·a = 1/(1 − x/4).
-        assert!((variance_slope(Integrator::IsokineticVelocityVerlet) - 0.25).abs() < 1e-4);
-        let two_stage = variance_slope(Integrator::IsokineticMclachlan);
-        assert!(two_stage.abs() < 0.05, "{two_stage}");
+    fn excesses_are_those_that_chains_show() {
+        let cases = [
+            (Integrator::IsokineticMclachlan, 0.0893, 0.0861, -0.0100, 0.0006),
+            (Integrator::IsokineticMclachlan, 0.1218, 0.0824, -0.0213, 0.0004),
+            (Integrator::IsokineticMclachlan, 0.0602, 0.0972, -0.0040, 0.0008),
+            (Integrator::IsokineticVelocityVerlet, 0.0400, 0.1010, 0.0133, 0.0010),
+        ];
+        for (integrator, step, length, seen, error) in cases {
+            let modes = [(step * step * 1e4 / 100.0, 1.0)];
+            let excess = variance_excess(integrator, &modes, kept_share(step, length))[0];
+            // Terms of order 1/d are left out of the recursion.
+            assert!(
+                (excess - seen).abs() < 4.0 * error + seen.abs() / 100.0,
+                "{integrator:?}: {excess} {seen}"
+            );
+        }
     }
 }

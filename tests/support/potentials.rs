@@ -113,3 +113,47 @@ pub fn two_layers(m: usize, h: usize, n: usize) -> Box<dyn Potential<f64>> {
         loss
     }))
 }
+
+/// A row of finite_n.csv.
+pub struct FiniteRow {
+    pub name: String,
+    pub potential: Box<dyn Potential<f64>>,
+    pub nbeta: f64,
+    pub gamma: f64,
+    pub exact: f64,
+}
+
+/// What a perfect sampler measures at finite nβ.
+pub fn finite_rows() -> Vec<FiniteRow> {
+    let text = include_str!("../data/exact/finite_n.csv");
+    let mut rows = Vec::new();
+    for line in text.lines().skip(1) {
+        // The first field may be quoted and hold commas.
+        let (name, rest) = match line.strip_prefix('"') {
+            Some(quoted) => quoted.split_once("\",").expect("a closing quote"),
+            None => line.split_once(',').expect("fields"),
+        };
+        let fields: Vec<&str> = rest.split(',').collect();
+        let number = |i: usize| fields[i].parse::<f64>().expect("a number");
+        let (nbeta, gamma, exact) = (number(2), number(3), number(4));
+        let potential: Box<dyn Potential<f64>> = if name.starts_with("L=1/2 sum") {
+            quadratic(&[0.0, 0.01, 0.1, 1.0, 10.0, 100.0])
+        } else if name == "L=(w1*w2)^2" {
+            crossing()
+        } else if name == "L=(x^2-y^3)^2" {
+            cusp()
+        } else if name == "L=w^4" {
+            quartic()
+        } else {
+            let shape = name.strip_prefix("DLN ").and_then(|n| n.split(',').next()).expect("a shape");
+            let w: Vec<usize> = shape.split('-').map(|w| w.parse().expect("a width")).collect();
+            two_layers(w[0], w[1], w[2])
+        };
+        assert_eq!(potential.dim() as f64, number(0), "{name}");
+        rows.push(FiniteRow {
+            name: format!("{name} nβ {nbeta} γ {gamma}"), potential, nbeta, gamma, exact
+        });
+    }
+    assert_eq!(rows.len(), 46);
+    rows
+}

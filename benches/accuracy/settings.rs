@@ -1,0 +1,68 @@
+//! The samplers' settings: the presets', longer where a posterior is singular.
+
+use lambda_hat::config::{LoadOptions, SamplerSpec, parse};
+
+/// How much is asked of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// One run, of at most 2 minutes.
+    Long,
+    /// The same on thousands of parameters.
+    Heavy,
+    /// One of hundreds.
+    Short,
+}
+
+impl Effort {
+    /// What a single run on so many parameters may cost.
+    pub fn of(dim: usize) -> Self {
+        if dim > 1000 { Effort::Heavy } else { Effort::Long }
+    }
+}
+
+/// Every sampler, by its name and the overrides of its preset.
+pub fn samplers(effort: Effort) -> Vec<SamplerSpec> {
+    let overrides: &[(&str, &str)] = match effort {
+        Effort::Long => &[
+            ("hmc", "draws: 10000, warmup: 1000, num_integration_steps: 20, target_acceptance: 0.95"),
+            ("nuts", "draws: 4000, warmup: 1000, target_acceptance: 0.95"),
+            ("mala", "draws: 10000, warmup: 2000, thin: 20"),
+            ("mclmc", "draws: 20000, num_steps: 5000"),
+            ("sgld", "steps: 2000000, warmup: 100000"),
+            ("sghmc", "steps: 1000000, warmup: 50000, eval_every: 50"),
+            ("sgnht", "steps: 1000000, warmup: 50000, eval_every: 50"),
+        ],
+        Effort::Heavy => &[
+            ("hmc", "draws: 1000, warmup: 500"),
+            ("nuts", "draws: 500, warmup: 500"),
+            ("mala", "draws: 2000, warmup: 1000, thin: 10"),
+            ("mclmc", "draws: 2000, num_steps: 5000"),
+            ("sgld", "steps: 100000, warmup: 10000"),
+            ("sghmc", "steps: 100000, warmup: 10000, eval_every: 50"),
+            ("sgnht", "steps: 100000, warmup: 10000, eval_every: 50"),
+        ],
+        Effort::Short => &[
+            ("hmc", "draws: 500, warmup: 500"),
+            ("nuts", "draws: 500, warmup: 500"),
+            ("mala", "draws: 500, warmup: 500, thin: 10"),
+            ("mclmc", "draws: 500"),
+            ("sgld", "steps: 30000, warmup: 3000, eval_every: 30, batch_size: 64"),
+            ("sghmc", "steps: 20000, warmup: 2000, eval_every: 20, batch_size: 64"),
+            ("sgnht", "steps: 20000, warmup: 2000, eval_every: 20, batch_size: 64"),
+        ],
+    };
+    overrides.iter().map(|(name, overrides)| sampler(name, overrides)).collect()
+}
+
+/// What stands in where there is no formula: NUTS at a small step.
+pub fn reference() -> SamplerSpec {
+    sampler("nuts", "draws: 2000, warmup: 1000, target_acceptance: 0.98")
+}
+
+fn sampler(name: &str, overrides: &str) -> SamplerSpec {
+    let text = format!(
+        "precision: f64\ntargets: [{{ problem: quadratic, quad_dim: 2 }}]\nsamplers: [{{ name: {name}, overrides: {{ {overrides} }} }}]\n"
+    );
+    let experiment = parse(&text, name, &LoadOptions::default()).expect("a valid entry");
+    experiment.runs[0].sampler.clone()
+}
