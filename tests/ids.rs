@@ -43,11 +43,11 @@ fn twenty_ids_are_pinned() {
         experiment.targets.iter().zip(&targets).map(|(t, id)| format!("{id} target {}", t.label)).collect();
     // The four samplers on the first target, three of them on others, and their streams.
     for (i, run) in experiment.runs.iter().enumerate().filter(|(i, _)| *i < 4 || [13, 23, 34].contains(i)) {
-        let id = run_id(&targets[run.target], &run.sampler, &run.posterior);
+        let id = run_id(&targets[run.target], &run.sampler, &run.posterior, None);
         lines.push(format!("{id} run {i} {}", run.sampler.algo.name()));
     }
     for (i, run) in experiment.runs.iter().enumerate().take(4) {
-        let id = stream_id(&targets[run.target], &run.sampler, &run.posterior);
+        let id = stream_id(&targets[run.target], &run.sampler, &run.posterior, None);
         lines.push(format!("{id} stream {i} {}", run.sampler.algo.name()));
     }
     let found = lines.join("\n") + "\n";
@@ -86,9 +86,9 @@ fn an_id_is_the_hash_of_canonical_json() {
         )
     };
     let hash = |text: String| *blake3::hash(text.as_bytes()).as_bytes();
-    let id = run_id(&target, &run.sampler, &run.posterior);
+    let id = run_id(&target, &run.sampler, &run.posterior, None);
     assert_eq!(id.0, hash(text("run", "\"chains\":4,", "\"draws\":1000,")));
-    let id = stream_id(&target, &run.sampler, &run.posterior);
+    let id = stream_id(&target, &run.sampler, &run.posterior, None);
     assert_eq!(id.0, hash(text("stream", "", "")));
 }
 
@@ -113,7 +113,7 @@ fn settings_that_are_not_read_do_not_tell_apart() {
         let e = read(&format!(
             "targets: [{{ problem: quadratic, quad_dim: 1 }}]\nsamplers: [{{ name: sgld, {sampler} }}]\n"
         ));
-        run_id(&Id([0; 32]), &e.runs[0].sampler, &e.runs[0].posterior)
+        run_id(&Id([0; 32]), &e.runs[0].sampler, &e.runs[0].posterior, None)
     };
     assert_eq!(specs("overrides: { prior_radius: 2 }"), specs("prior_radius: 2.0"));
     assert_eq!(specs("overrides: { precond: none }"), specs("seed: 12345"));
@@ -207,14 +207,14 @@ fn ids_change_with_every_scientific_key() {
     }
     let zero = Id([0; 32]);
     for run in &experiment.runs[..4] {
-        leaves += assert_sensitive(&run.sampler, &[], |s| run_id(&zero, s, &run.posterior)).len();
-        leaves += assert_sensitive(&run.posterior, &[], |p| run_id(&zero, &run.sampler, p)).len();
+        leaves += assert_sensitive(&run.sampler, &[], |s| run_id(&zero, s, &run.posterior, None)).len();
+        leaves += assert_sensitive(&run.posterior, &[], |p| run_id(&zero, &run.sampler, p, None)).len();
         let length = if run.sampler.algo.name() == "sgld" { ".steps" } else { ".draws" };
-        assert_sensitive(&run.sampler, &[".chains", length], |s| stream_id(&zero, s, &run.posterior));
-        assert_sensitive(&run.posterior, &[], |p| stream_id(&zero, &run.sampler, p));
+        assert_sensitive(&run.sampler, &[".chains", length], |s| stream_id(&zero, s, &run.posterior, None));
+        assert_sensitive(&run.posterior, &[], |p| stream_id(&zero, &run.sampler, p, None));
         assert_ne!(
-            run_id(&zero, &run.sampler, &run.posterior),
-            run_id(&Id([1; 32]), &run.sampler, &run.posterior)
+            run_id(&zero, &run.sampler, &run.posterior, None),
+            run_id(&Id([1; 32]), &run.sampler, &run.posterior, None)
         );
     }
     // A fifth of what there is, so that a walk that finds nothing cannot pass.

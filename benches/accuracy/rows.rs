@@ -156,8 +156,8 @@ pub fn cell_id(row: &Row, sampler: &lambda_hat::config::SamplerSpec, repetition:
         beta_mode: lambda_hat::config::BetaMode::Fixed,
         beta0: row.nbeta,
         gamma: row.gamma,
-        prior_radius: None,
+        ..lambda_hat::config::PosteriorSpec::default()
     };
     let name = lambda_hat::config::Id(*blake3::hash(row.name.as_bytes()).as_bytes());
-    run_id(&name, &spec, &posterior).0
+    run_id(&name, &spec, &posterior, None).0
 }

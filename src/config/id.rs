@@ -14,8 +14,12 @@ const FORMAT: u32 = 1;
 /// Keys that were added after ids were first given: left out of the canonical form while they hold
 /// the value that older ids imply, so that those ids stay. (`section.key` path below `spec`,
 /// `sampler` or `posterior`; value as canonical JSON.)
-const INTRODUCED_LATER: &[(&str, &str)] =
-    &[("sampler.algo.sgld.gamma_term", "false"), ("sampler.algo.sgld.freeze_precond", "false")];
+const INTRODUCED_LATER: &[(&str, &str)] = &[
+    ("sampler.algo.sgld.gamma_term", "false"),
+    ("sampler.algo.sgld.freeze_precond", "false"),
+    ("posterior.l0", "\"w_star\""),
+    ("posterior.parameters", "null"),
+];
 
 impl Problem {
     /// Raised when the numbers of this kind of target change; part of the id.
@@ -158,15 +162,22 @@ pub fn target_id(spec: &TargetSpec, content: &[(&str, [u8; 32])]) -> Id {
     }))
 }
 
-/// The id of a run: target, posterior, sampler with its revision, dtype, seed, chains and length.
-pub fn run_id(target: &Id, sampler: &SamplerSpec, posterior: &PosteriorSpec) -> Id {
-    hash(run_json("run", target, sampler, posterior))
+/// The id of a run: target, posterior, sampler with its revision, dtype, seed, chains and length. `mask`
+/// is the BLAKE3 hash of the file that chooses parameters, where there is one; its path is not part of
+/// the id.
+pub fn run_id(target: &Id, sampler: &SamplerSpec, posterior: &PosteriorSpec, mask: Option<[u8; 32]>) -> Id {
+    hash(run_json("run", target, sampler, posterior, mask))
 }
 
 /// What keys a run's random numbers: as [`run_id`] without the number of chains and of draws (for
 /// sgld: of steps), so that more chains or more draws continue a run.
-pub fn stream_id(target: &Id, sampler: &SamplerSpec, posterior: &PosteriorSpec) -> Id {
-    let mut value = run_json("stream", target, sampler, posterior);
+pub fn stream_id(
+    target: &Id,
+    sampler: &SamplerSpec,
+    posterior: &PosteriorSpec,
+    mask: Option<[u8; 32]>,
+) -> Id {
+    let mut value = run_json("stream", target, sampler, posterior, mask);
     if let Some(Value::Object(spec)) = value.pointer_mut("/sampler") {
         spec.remove("chains");
         if let Some(Value::Object(algo)) = spec.get_mut("algo").and_then(|a| a.get_mut(sampler.algo.name())) {
@@ -176,13 +187,23 @@ pub fn stream_id(target: &Id, sampler: &SamplerSpec, posterior: &PosteriorSpec) 
     hash(value)
 }
 
-fn run_json(kind: &str, target: &Id, sampler: &SamplerSpec, posterior: &PosteriorSpec) -> Value {
+fn run_json(
+    kind: &str,
+    target: &Id,
+    sampler: &SamplerSpec,
+    posterior: &PosteriorSpec,
+    mask: Option<[u8; 32]>,
+) -> Value {
+    let mut posterior = to_json(posterior);
+    if let (Some(mask), Some(place)) = (mask, posterior.pointer_mut("/parameters/mask")) {
+        *place = Id(mask).to_string().into();
+    }
     json!({
         "type": kind,
         "target": target.to_string(),
         "revision": sampler.algo.revision(),
         "sampler": to_json(sampler),
-        "posterior": to_json(posterior),
+        "posterior": posterior,
     })
 }
 

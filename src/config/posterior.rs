@@ -1,11 +1,14 @@
 //! Posteriors: the top level, a target entry and a sampler entry may each name keys; for every key
 //! the nearest of them wins (sampler before target before top before default).
 
+use std::path::{Path, PathBuf};
+
 use super::error::{Fault, Report};
+use super::keys::PARAMETERS;
 use super::section::Section;
 use super::table::Table;
 use super::tree::{Node, Value, join};
-use super::{BetaMode, Loss, PosteriorSpec};
+use super::{BetaMode, L0, Loss, Parameters, PosteriorSpec};
 
 /// The posterior keys of one entry: under `posterior:`, beside it, or in a sampler's `overrides`.
 pub(super) struct Level<'a> {
@@ -45,7 +48,9 @@ fn nearest<'l, 'a>(levels: &[&'l Level<'a>], name: &str) -> Option<&'l Section<'
 }
 
 /// The posterior that `levels`, nearest first, describe. `None` when a value is wrong (reported).
-pub(super) fn resolve(levels: &[&Level]) -> Option<PosteriorSpec> {
+///
+/// `base` is where relative paths in the file start.
+pub(super) fn resolve(levels: &[&Level], base: Option<&Path>) -> Option<PosteriorSpec> {
     let beta_mode = match nearest(levels, "beta_mode")?.text("beta_mode")?.as_str() {
         "fixed" => BetaMode::Fixed,
         _ => BetaMode::OneOverLogN,
@@ -67,7 +72,36 @@ pub(super) fn resolve(levels: &[&Level]) -> Option<PosteriorSpec> {
         Some(_) => UNUSED_GAMMA,
         None => nearest(levels, "gamma")?.float("gamma")?,
     };
-    Some(PosteriorSpec { beta_mode, beta0, gamma, prior_radius })
+    let l0 = match nearest(levels, "l0")?.text("l0")?.as_str() {
+        "trained_minimum" => L0::TrainedMinimum,
+        _ => L0::WStar,
+    };
+    let parameters = match nearest(levels, "parameters")? {
+        section if section.has("parameters") => Some(parameters(section, base)?),
+        _ => None,
+    };
+    Some(PosteriorSpec { beta_mode, beta0, gamma, prior_radius, l0, parameters })
+}
+
+/// `parameters: {layers: […]}` or `{mask: FILE}`.
+fn parameters(section: &Section, base: Option<&Path>) -> Option<Parameters> {
+    let inner = section.inner("parameters", &PARAMETERS)?;
+    match (inner.has("layers"), inner.has("mask")) {
+        (true, false) => {
+            let mut layers = inner.sizes("layers")?;
+            layers.sort_unstable();
+            layers.dedup();
+            Some(Parameters::Layers(layers))
+        }
+        (false, true) => {
+            let path = PathBuf::from(inner.text("mask")?);
+            Some(Parameters::Mask(base.map_or(path.clone(), |base| base.join(path))))
+        }
+        _ => {
+            section.conflict("parameters", "expected either `layers` or `mask`");
+            None
+        }
+    }
 }
 
 /// In ids beside every `prior_radius`: it stays when the default of `gamma` changes.

@@ -120,7 +120,7 @@ fn experiment(
         .collect();
 
     refuse_equal_targets(target_nodes, &targets, report);
-    let runs = runs(sampler_nodes, &targets, &samplers, &top, report);
+    let runs = runs(sampler_nodes, &targets, &samplers, (&top, base), report);
     if precision.is_none() {
         note_casts(&samplers, built_in, &mut notices);
     }
@@ -200,7 +200,7 @@ fn runs(
     nodes: &[Node],
     targets: &[Option<targets::Resolved>],
     samplers: &[Option<samplers::Resolved>],
-    top: &Level,
+    (top, base): (&Level, Option<&Path>),
     report: &Report,
 ) -> Option<Vec<RunEntry>> {
     let mut runs = Vec::with_capacity(targets.len() * samplers.len());
@@ -212,7 +212,7 @@ fn runs(
                 complete = false;
                 continue;
             };
-            let posterior = posterior::resolve(&[&sampler.level, &target.level, top]);
+            let posterior = posterior::resolve(&[&sampler.level, &target.level, top], base);
             let (Some(posterior), Some(spec)) = (posterior, &sampler.spec) else {
                 complete = false;
                 continue;

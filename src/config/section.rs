@@ -103,6 +103,14 @@ impl<'a> Section<'a> {
         key
     }
 
+    /// The mapping that a key holds, as a section of its own (checked before).
+    pub fn inner(&self, name: &str, table: &'static Table) -> Option<Section<'a>> {
+        let given = self.given(name)?;
+        let mut inner = Section::new(table, &given.node.place, &given.path, self.report);
+        inner.add(given.node.entries(), &given.path, given.own);
+        Some(inner)
+    }
+
     /// A whole number.
     pub fn int(&self, name: &str) -> Option<u64> {
         self.value(name, Value::whole, |d| match d {

@@ -311,8 +311,46 @@ pub struct PosteriorSpec {
     pub beta0: f64,
     /// γ ≥ 0.
     pub gamma: f64,
-    /// When set, γ = d/ρ² replaces `gamma`.
+    /// When set, γ = d/ρ² replaces `gamma`, d the number of parameters that are sampled.
     pub prior_radius: Option<f64>,
+    /// What llc is measured from.
+    pub l0: L0,
+    /// The parameters that are sampled, the rest being held at w*; `None`: all.
+    pub parameters: Option<Parameters>,
+}
+
+impl Default for PosteriorSpec {
+    fn default() -> Self {
+        Self {
+            beta_mode: BetaMode::OneOverLogN,
+            beta0: 1.0,
+            gamma: 1.0,
+            prior_radius: None,
+            l0: L0::WStar,
+            parameters: None,
+        }
+    }
+}
+
+/// The loss that llc is measured from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum L0 {
+    /// L_n(w*)
+    WStar,
+    /// The smallest loss that descent from w* finds.
+    TrainedMinimum,
+}
+
+/// A choice of parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parameters {
+    /// All parameters of these layers, counted from 0, the output layer last.
+    Layers(Vec<usize>),
+    /// Those that an npz file marks in its array `mask` (d numbers, not 0 where chosen). The path is
+    /// not hashed; the content is.
+    Mask(PathBuf),
 }
 
 /// β from β0 and n.

@@ -97,8 +97,7 @@ fn the_shipped_experiment_has_the_values_of_its_presets() {
     };
     let sgld = SamplerSpec { algo: Algo::Sgld(sgld), seed: 12345, chains: 4, dtype: Dtype::F32 };
     assert_eq!(experiment.runs[1].sampler, sgld);
-    let posterior =
-        PosteriorSpec { beta_mode: BetaMode::OneOverLogN, beta0: 1.0, gamma: 1.0, prior_radius: None };
+    let posterior = PosteriorSpec::default();
     assert!(experiment.runs.iter().all(|r| r.posterior == posterior));
 }
 
@@ -212,7 +211,7 @@ fn the_nearest_posterior_key_wins() {
             "{top}\ntargets: [{{ model: small, data: small, {target} }}]\nsamplers: [{{ name: hmc, {sampler} }}]\n"
         );
         let beta_mode = if fixed { BetaMode::Fixed } else { BetaMode::OneOverLogN };
-        let expected = PosteriorSpec { beta_mode, beta0, gamma, prior_radius };
+        let expected = PosteriorSpec { beta_mode, beta0, gamma, prior_radius, ..PosteriorSpec::default() };
         assert_eq!(read(&text).runs[0].posterior, expected, "{text}");
     }
 }

@@ -28,6 +28,8 @@ pub struct Tuning {
     pub mala_acceptance: Option<f64>,
     /// Largest relative bias over the posterior's modes.
     pub bias_bound: Option<f64>,
+    /// The smallest loss that descent from w* found.
+    pub lowest_loss: Option<f64>,
 }
 
 /// What an analysis needs beside the draws.
@@ -159,6 +161,9 @@ pub struct Analysis {
     /// Largest relative bias that the step size gives any mode of the posterior: an upper bound on
     /// that of λ̂.
     pub bias_bound: Option<f64>,
+    /// What λ̂ owes to w* not being at the bottom: nβ·(L0 − the smallest loss that descent from w*
+    /// found). λ̂ would be higher by this if llc were measured from there (`l0: trained_minimum`).
+    pub l0_gap: Option<f64>,
 }
 
 /// Analyses the `llc` column of `trace`, and `energy` and `diverging` where it has them.
@@ -242,6 +247,7 @@ pub fn analyse(trace: &Trace, context: &Context) -> Analysis {
         momentum_length: tuning.momentum_length.and_then(finite),
         mala_acceptance: tuning.mala_acceptance.and_then(finite),
         bias_bound: tuning.bias_bound.and_then(finite),
+        l0_gap: tuning.lowest_loss.map(|l| context.nbeta * (context.l0 - l)).and_then(finite),
     }
 }
 
@@ -312,7 +318,13 @@ mod tests {
         fge_warmup: 100.0,
         fge_sampling: 4000.0,
         bias: Bias::Exact,
-        tuning: Tuning { step_size: None, momentum_length: None, mala_acceptance: None, bias_bound: None },
+        tuning: Tuning {
+            step_size: None,
+            momentum_length: None,
+            mala_acceptance: None,
+            bias_bound: None,
+            lowest_loss: None,
+        },
         control: None,
         needs_control: false,
     };
@@ -468,7 +480,7 @@ mod tests {
                     ess_bulk ess_tail r_hat n_chains n_draws divergences fge_warmup fge_sampling beta gamma l0 \
                     exact_lambda exact_multiplicity exact_llc verdict reasons nbeta e_bfmi drift_z control_llc \
                     control_mcse llc_mcse_between llc_mcse_within wnv_fge ess_per_fge step_size momentum_length \
-                    mala_acceptance bias_bound";
+                    mala_acceptance bias_bound l0_gap";
         let context = Context { bias: Bias::Unknown, l0: f64::INFINITY, exact_lambda: None, ..CONTEXT };
         let layout = vec![Column::posterior("llc")];
         let stuck = ChainTrace { values: vec![vec![1.0; 10]] };

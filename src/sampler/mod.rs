@@ -8,6 +8,7 @@ mod adapt;
 mod calibrate;
 mod chain;
 mod curvature;
+mod descent;
 mod hmc;
 mod leapfrog;
 mod mala;
@@ -132,6 +133,8 @@ pub struct Adapted {
     pub bias: Option<f64>,
     /// Largest relative bias over the posterior's modes: an upper bound on that of λ̂.
     pub bias_bound: Option<f64>,
+    /// The smallest loss that descent from w* finds.
+    pub lowest_loss: f64,
     /// Mean Metropolis acceptance, on the full loss, of a Langevin proposal at this step size.
     pub mala_acceptance: Option<f64>,
 }
@@ -224,7 +227,11 @@ pub fn warmup<T: Real>(
     posterior: &Posterior<'_, T>,
     id: [u8; 32],
 ) -> Result<Adapted, SamplerError> {
-    with_method!(&spec.algo, m => m.warmup(posterior, id))
+    let mut adapted = with_method!(&spec.algo, m => m.warmup(posterior, id))?;
+    let (lowest, work) = descent::lowest_loss(posterior);
+    adapted.lowest_loss = lowest;
+    adapted.fge += work;
+    Ok(adapted)
 }
 
 /// Runs one chain from w* to its end. `observe` is asked now and then whether to go on.

@@ -41,7 +41,12 @@ impl<'a, T: Real> Posterior<'a, T> {
         Ok(Self { potential, centre, nbeta, gamma, l0 })
     }
 
-    /// L_n(w*) in the sampler's arithmetic.
+    /// The same with llc measured from another loss.
+    pub fn with_l0(self, l0: f64) -> Self {
+        Self { l0, ..self }
+    }
+
+    /// L0, which llc is measured from: L_n(w*) in the sampler's arithmetic unless it was set.
     pub fn l0(&self) -> f64 {
         self.l0
     }

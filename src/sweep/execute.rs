@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use super::unit::{Failure, Outcome, Output, Sampling, TargetIndex, Task};
 use crate::comm::catch_panic;
-use crate::config::Dtype;
+use crate::config::{Dtype, L0};
 use crate::device::Element;
-use crate::sampler::{self, Posterior};
-use crate::target::{Potential, Target, build};
+use crate::sampler::{self, Posterior, SamplerError};
+use crate::target::{Potential, RestrictedPotential, Target, build};
 
 /// A target with its potentials, made when first asked for and shared by the rank's slots.
 pub struct Loaded {
@@ -92,18 +92,30 @@ fn f64_potential(loaded: &Loaded) -> &dyn Potential<f64> {
     loaded.f64.get_or_init(|| loaded.target.potential()).as_ref()
 }
 
-fn posterior<'a, T: Element>(
+/// Hands `work` the posterior of a run's chosen parameters, or of all.
+fn on_posterior<T: Element, R>(
     sampling: &Sampling,
     target: &Target,
-    potential: &'a dyn Potential<T>,
-    centre: &'a [T],
-) -> Result<Posterior<'a, T>, Failure> {
+    potential: &dyn Potential<T>,
+    work: impl FnOnce(Posterior<'_, T>) -> Result<R, SamplerError>,
+) -> Result<R, Failure> {
+    let whole = target.centre::<T>();
     let nbeta = target.n_data as f64 * sampling.posterior.beta(target.n_data);
-    let gamma = sampling.posterior.gamma(target.dim());
-    Posterior::new(potential, centre, nbeta, gamma).map_err(by_numbers)
+    let on = |potential: &dyn Potential<T>, centre: &[T]| {
+        let gamma = sampling.posterior.gamma(centre.len());
+        work(Posterior::new(potential, centre, nbeta, gamma)?)
+    };
+    match &sampling.chosen {
+        None => on(potential, &whole),
+        Some(chosen) => {
+            let restricted = RestrictedPotential::new(potential, whole.clone(), chosen);
+            on(&restricted, &restricted.choose(&whole))
+        }
+    }
+    .map_err(by_numbers)
 }
 
-fn by_numbers(e: sampler::SamplerError) -> Failure {
+fn by_numbers(e: SamplerError) -> Failure {
     Failure { reason: e.to_string(), settled: true }
 }
 
@@ -112,9 +124,9 @@ fn warmup<T: Element>(
     target: &Target,
     potential: &dyn Potential<T>,
 ) -> Result<Output, Failure> {
-    let centre = target.centre::<T>();
-    let posterior = posterior(sampling, target, potential, &centre)?;
-    sampler::warmup(&sampling.sampler, &posterior, sampling.stream).map(Output::Adapted).map_err(by_numbers)
+    on_posterior(sampling, target, potential, |posterior| {
+        sampler::warmup(&sampling.sampler, &posterior, sampling.stream).map(Output::Adapted)
+    })
 }
 
 struct Order<'a> {
@@ -126,14 +138,23 @@ struct Order<'a> {
 
 impl Order<'_> {
     fn run<T: Element>(&self, target: &Target, potential: &dyn Potential<T>) -> Result<Output, Failure> {
-        let centre = target.centre::<T>();
-        let posterior = posterior(self.sampling, target, potential, &centre)?;
         let (spec, stream) = (&self.sampling.sampler, self.sampling.stream);
-        let outcome =
-            sampler::run_chain(spec, &posterior, self.adapted, stream, self.chain, self.role, &mut |_| {
-                sampler::Flow::Continue
-            })
-            .map_err(by_numbers)?;
-        Ok(Output::Chain { outcome, l0: posterior.l0() })
+        on_posterior(self.sampling, target, potential, |posterior| {
+            let posterior = match self.sampling.posterior.l0 {
+                L0::WStar => posterior,
+                L0::TrainedMinimum => posterior.with_l0(self.adapted.lowest_loss),
+            };
+            let mut go_on = |_| sampler::Flow::Continue;
+            let outcome = sampler::run_chain(
+                spec,
+                &posterior,
+                self.adapted,
+                stream,
+                self.chain,
+                self.role,
+                &mut go_on,
+            )?;
+            Ok(Output::Chain { outcome, l0: posterior.l0() })
+        })
     }
 }

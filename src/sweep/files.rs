@@ -1,7 +1,7 @@
 //! What a target and a run leave on disk: their files' content, their records, their logs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::SweepError;
 use super::finish::Finished;
 use super::plan::{PlannedRun, PlannedTarget};
 use super::unit::Failure;
-use crate::config::{BetaMode, Dtype, Id, PosteriorSpec, Problem};
+use crate::config::{Dtype, Id, PosteriorSpec, Problem};
 use crate::device::Arith;
 use crate::diagnostics::Analysis;
 use crate::io::npz::{self, Array, Values};
@@ -230,11 +230,25 @@ pub fn lay_out_target(store: &Store, planned: &PlannedTarget, record: &Ref) -> R
     Ok(())
 }
 
+/// Largest file of a user's that is read: what a target may hold at most, in numbers of 8 bytes.
+const MAX_FILE: u64 = 16 << 30;
+
+/// A user's file, whole; the reason in words where it cannot be read or is too large.
+pub fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+    let about = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    if !about.is_file() {
+        return Err("not a file".to_owned());
+    }
+    if about.len() > MAX_FILE {
+        return Err(format!("{} bytes, more than the {MAX_FILE} that are read", about.len()));
+    }
+    std::fs::read(path).map_err(|e| e.to_string())
+}
+
 /// What a perfect sampler measures at the default posterior (β = 1/ln n, γ = 1); a run's own value is
 /// in its analysis.json. Null where there is no closed form.
 fn exact_llc(target: &Target) -> serde_json::Value {
-    let posterior =
-        PosteriorSpec { beta_mode: BetaMode::OneOverLogN, beta0: 1.0, gamma: 1.0, prior_radius: None };
+    let posterior = PosteriorSpec::default();
     let nbeta = target.n_data as f64 * posterior.beta(target.n_data);
     let llc = target.exact.llc(nbeta, posterior.gamma);
     llc.map_or(serde_json::Value::Null, |llc| json!({ "nbeta": nbeta, "gamma": posterior.gamma, "llc": llc }))

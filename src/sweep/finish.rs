@@ -50,7 +50,7 @@ pub fn assemble(
         units.push(json!({ "unit": what, "seconds": s, "host": host }));
     };
     let (mut fge_warmup, mut fge_sampling) = (0.0, 0.0);
-    let mut bias = if sampler::is_exact(&run.sampler, target.dim) { Bias::Exact } else { Bias::Unknown };
+    let mut bias = if sampler::is_exact(&run.sampler, run.dim) { Bias::Exact } else { Bias::Unknown };
     let mut tuning = Tuning::default();
     let mut log = Vec::new();
     if let Some((adapted, s, host)) = &parts.warmup {
@@ -64,6 +64,7 @@ pub fn assemble(
             momentum_length: adapted.length,
             mala_acceptance: adapted.mala_acceptance,
             bias_bound: adapted.bias_bound,
+            lowest_loss: Some(adapted.lowest_loss),
         };
         log.push(format!("warmup: {s:.3} s, {:.1} FGE, step size {:e}", adapted.fge, adapted.step_size));
     }
@@ -84,7 +85,7 @@ pub fn assemble(
     let control = parts.control.map(|c| Trace { layout: layout.clone(), chains: vec![c.outcome.trace] });
     let trace = Trace { layout, chains: parts.chains.into_iter().map(|c| c.outcome.trace).collect() };
     let nbeta = run.nbeta(target);
-    let gamma = run.posterior.gamma(target.dim);
+    let gamma = run.posterior.gamma(run.dim);
     let (target_id, run_id) = (target.id.to_string(), run.id.to_string());
     let context = Context {
         target_id: &target_id,
@@ -94,9 +95,10 @@ pub fn assemble(
         gamma,
         nbeta,
         l0,
-        exact_lambda: exact.lambda,
-        exact_multiplicity: exact.multiplicity,
-        exact_llc: exact.llc(nbeta, gamma),
+        // What is known of a target is of all its parameters.
+        exact_lambda: exact.lambda.filter(|_| run.chosen.is_none()),
+        exact_multiplicity: exact.multiplicity.filter(|_| run.chosen.is_none()),
+        exact_llc: exact.llc(nbeta, gamma).filter(|_| run.chosen.is_none()),
         fge_warmup,
         fge_sampling,
         bias,
@@ -113,7 +115,7 @@ pub fn assemble(
         ("settings", Attr::Str(settings)),
         ("inference_library", Attr::Str("lambda-hat-mpi".to_owned())),
         ("n_data", Attr::I64(target.n_data as i64)),
-        ("dim", Attr::I64(target.dim as i64)),
+        ("dim", Attr::I64(run.dim as i64)),
         ("beta", Attr::F64(context.beta)),
         ("gamma", Attr::F64(gamma)),
         ("l0", Attr::F64(l0)),

@@ -320,6 +320,7 @@ impl<'a> Manager<'a> {
                 sampler: run.sampler.clone(),
                 posterior: run.posterior.clone(),
                 stream: run.stream.0,
+                chosen: run.chosen.clone(),
             }
         };
         let chain = |run: usize, chain: u32, role: Role| Task::Chain {

@@ -4,6 +4,7 @@
 //! [`work`] that of every other rank; the [`scheduler`] between them is a pure state machine. The
 //! wire is [`crate::comm`]'s business.
 
+mod chosen;
 mod execute;
 mod files;
 mod finish;
@@ -55,6 +56,16 @@ pub enum SweepError {
         key: &'static str,
         /// The file.
         path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A choice of parameters that a target does not allow.
+    #[error("{place}: posterior.parameters on {label}: {why}")]
+    Parameters {
+        /// Where the target stands.
+        place: Place,
+        /// The target.
+        label: String,
         /// What is wrong.
         why: String,
     },
@@ -131,6 +142,7 @@ impl SweepError {
             SweepError::External { .. }
             | SweepError::Twins { .. }
             | SweepError::Target { .. }
+            | SweepError::Parameters { .. }
             | SweepError::Arith { .. }
             | SweepError::UnknownArith(_) => 2,
             _ => 3,

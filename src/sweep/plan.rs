@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::{self, Experiment, External, Id, Place, PosteriorSpec, Problem, SamplerSpec, TargetSpec};
+use crate::config::{
+    self, Experiment, External, Id, Network, Place, PosteriorSpec, Problem, SamplerSpec, TargetSpec,
+};
 use crate::io::npz;
 use crate::sampler;
 use crate::target::{ExternalArrays, TargetError, network_of, param_count};
 
-use super::SweepError;
+use super::{SweepError, chosen};
 
 /// A sweep as it will be run.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct PlannedTarget {
     pub external: Option<ExternalArrays>,
     /// Number of parameters d.
     pub dim: usize,
+    /// The network, where there is one.
+    pub network: Option<Network>,
     /// Rows n as they enter β.
     pub n_data: usize,
     /// Rows that a gradient sums over; 0 for a target without rows.
@@ -57,6 +61,10 @@ pub struct PlannedRun {
     pub stream: Id,
     /// Index of its target.
     pub target: usize,
+    /// Places of the parameters that are sampled; `None`: all.
+    pub chosen: Option<Vec<u32>>,
+    /// How many they are.
+    pub dim: usize,
     /// The sampler.
     pub sampler: SamplerSpec,
     /// The posterior.
@@ -105,30 +113,36 @@ impl Plan {
                 place: entry.place.clone(),
                 external,
                 dim: size.dim,
+                network: size.network,
                 n_data: size.n_data,
                 rows: size.rows,
                 gradient_flops: size.flops,
                 build_fge: size.build_fge,
             });
         }
-        let runs: Vec<PlannedRun> = experiment
+        let runs: Result<Vec<PlannedRun>, SweepError> = experiment
             .runs
             .iter()
             .map(|run| {
                 let target: &PlannedTarget = &targets[run.target];
+                let (chosen, mask) = chosen::parameters(&run.posterior, target)?;
+                let dim = chosen.as_ref().map_or(target.dim, Vec::len);
                 let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
-                let control = singular && sampler::is_exact(&run.sampler, target.dim);
-                PlannedRun {
-                    id: config::run_id(&target.id, &run.sampler, &run.posterior),
-                    stream: config::stream_id(&target.id, &run.sampler, &run.posterior),
+                let control = singular && sampler::is_exact(&run.sampler, dim);
+                Ok(PlannedRun {
+                    id: config::run_id(&target.id, &run.sampler, &run.posterior, mask),
+                    stream: config::stream_id(&target.id, &run.sampler, &run.posterior, mask),
+                    chosen,
+                    dim,
                     target: run.target,
                     sampler: run.sampler.clone(),
                     posterior: run.posterior.clone(),
                     control,
-                    fge: sampler::expected_fge(&run.sampler, target.rows, target.dim, control),
-                }
+                    fge: sampler::expected_fge(&run.sampler, target.rows, dim, control),
+                })
             })
             .collect();
+        let runs = runs?;
         let names = names(&targets, &runs);
         let plan = Self { name: experiment.name.clone(), targets, runs, names };
         plan.refuse_twins()?;
@@ -175,6 +189,7 @@ fn names(targets: &[PlannedTarget], runs: &[PlannedRun]) -> Vec<String> {
 /// What a target's cost follows from.
 struct Size {
     dim: usize,
+    network: Option<Network>,
     n_data: usize,
     rows: usize,
     flops: f64,
@@ -185,6 +200,7 @@ impl Size {
     fn of(spec: &TargetSpec, external: Option<&ExternalArrays>) -> Result<Self, TargetError> {
         let rowless = |dim: usize, n_data: usize| Size {
             dim,
+            network: None,
             n_data,
             rows: 0,
             flops: 4.0 * dim as f64,
@@ -209,14 +225,12 @@ impl Size {
                     _ => 1.0,
                 };
                 let flops = n as f64 * (6 * products - 2 * widths[0] * widths[1]) as f64;
-                Size { dim: param_count(&network), n_data: n, rows: n, flops, build_fge }
+                let dim = param_count(&network);
+                Size { dim, network: Some(network), n_data: n, rows: n, flops, build_fge }
             }
         })
     }
 }
-
-/// Largest file that is read: what a target may hold at most, in numbers of 8 bytes.
-const MAX_FILE: u64 = 16 << 30;
 
 fn read_external(
     spec: &External,
@@ -231,14 +245,7 @@ fn read_external(
             path: path.to_owned(),
             why,
         };
-        let about = std::fs::metadata(path).map_err(|e| told(e.to_string()))?;
-        if !about.is_file() {
-            return Err(told("not a file".to_owned()));
-        }
-        if about.len() > MAX_FILE {
-            return Err(told(format!("{} bytes, more than the {MAX_FILE} that are read", about.len())));
-        }
-        let bytes = std::fs::read(path).map_err(|e| told(e.to_string()))?;
+        let bytes = super::files::read_bounded(path).map_err(told)?;
         let arrays = npz::read(&bytes).map_err(|e| told(e.to_string()))?;
         Ok((arrays, *blake3::hash(&bytes).as_bytes()))
     };

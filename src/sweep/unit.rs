@@ -47,6 +47,8 @@ pub struct Sampling {
     pub posterior: PosteriorSpec,
     /// Keys the random numbers.
     pub stream: [u8; 32],
+    /// Places of the parameters that are sampled; `None`: all.
+    pub chosen: Option<Vec<u32>>,
 }
 
 /// What a unit produced.

@@ -13,6 +13,7 @@ mod network;
 mod potential;
 mod quadrature;
 mod reference;
+mod restricted;
 mod simple;
 mod training;
 
@@ -27,5 +28,6 @@ pub use layout::{Layer, layers, param_count};
 pub use network::NetworkPotential;
 pub use potential::Potential;
 pub use reference::{LAYERNORM_EPS, Reference, activate, residual_loss};
+pub use restricted::RestrictedPotential;
 pub use simple::{NormalCrossingPotential, QuadraticPotential};
 pub use training::{StopReason, TrainingOutcome, train};

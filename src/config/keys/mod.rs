@@ -95,6 +95,18 @@ pub(super) const PRIOR_RADIUS: Key = key(
     Absent("`gamma` is used"),
     "ρ; γ = d/ρ² replaces `gamma`.",
 );
+const L0: Key = key(
+    "l0",
+    Kind::Choice(&["w_star", "trained_minimum"]),
+    Default::Text("w_star"),
+    "What llc is measured from: L(w*), or the smallest loss that descent from w* finds.",
+);
+const PARAMETERS_KEY: Key = key(
+    "parameters",
+    Kind::Map(&PARAMETERS),
+    Absent("all are sampled"),
+    "The parameters that are sampled, the rest being held at w* (restricted LLC).",
+);
 const LOSS: Key = key(
     "loss",
     Kind::Choice(&["mse", "t_regression"]),
@@ -144,7 +156,7 @@ const NO_SEED: (&str, &str) =
 pub(super) static POSTERIOR: Table = Table {
     name: "posterior",
     doc: "The tempered, localised posterior and the loss.",
-    keys: &[LOSS, BETA_MODE, BETA0, GAMMA, PRIOR_RADIUS, STUDENT_DF, LOSS_SCALE],
+    keys: &[LOSS, BETA_MODE, BETA0, GAMMA, PRIOR_RADIUS, STUDENT_DF, LOSS_SCALE, L0, PARAMETERS_KEY],
     advice: &[("beta", "write `beta_mode: fixed` and `beta0`")],
 };
 
@@ -152,8 +164,29 @@ pub(super) static POSTERIOR: Table = Table {
 pub(super) static POSTERIOR_OF_SAMPLER: Table = Table {
     name: "sampler_posterior",
     doc: "The posterior of one sampler entry.",
-    keys: &[BETA_MODE, BETA0, GAMMA, PRIOR_RADIUS],
+    keys: &[BETA_MODE, BETA0, GAMMA, PRIOR_RADIUS, L0, PARAMETERS_KEY],
     advice: &LOSS_ADVICE,
+};
+
+/// Which parameters are sampled.
+pub(super) static PARAMETERS: Table = Table {
+    name: "parameters",
+    doc: "The parameters that are sampled, the rest being held at w*: `layers` or `mask`.",
+    keys: &[
+        key(
+            "layers",
+            Kind::Ints(0, MAX_DIM, 1),
+            Absent("`mask`"),
+            "Whole layers, counted from 0, the output layer last.",
+        ),
+        key(
+            "mask",
+            Kind::Text("the path of an npz file"),
+            Absent("`layers`"),
+            "npz with an array `mask` of d numbers: not 0 where a parameter is sampled.",
+        ),
+    ],
+    advice: &[],
 };
 
 /// The tables of target entries, by `problem`.
@@ -228,7 +261,7 @@ pub(super) fn all_tables() -> impl Iterator<Item = &'static Table> {
         &EXTERNAL,
     ];
     let samplers = DEFINITIONS.iter().flat_map(|d| [d.entry, d.overrides]);
-    targets.into_iter().chain(samplers).chain([&POSTERIOR_OF_SAMPLER])
+    targets.into_iter().chain(samplers).chain([&POSTERIOR_OF_SAMPLER, &PARAMETERS])
 }
 
 /// Documentation of one key.
