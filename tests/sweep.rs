@@ -4,6 +4,7 @@ mod support;
 
 use std::path::Path;
 
+use lambda_hat::io::npz::{self, Array, Values};
 use support::{Ran, deterministic_files, directory_with, executed, lambda_hat, repository, under_mpirun};
 
 fn tiny() -> String {
@@ -238,4 +239,40 @@ fn python_reads_what_a_sweep_leaves() {
         .expect("Python starts")
         .into();
     assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+}
+
+#[test]
+fn a_restricted_posterior_is_that_of_the_chosen_parameters() {
+    let root = temp();
+    let root = root.path();
+    let mask = Array { shape: vec![4], values: Values::F64(vec![0.0, 1.0, 1.0, 0.0]) };
+    std::fs::write(root.join("mask.npz"), npz::write(&[("mask", mask)]).expect("an npz")).expect("writable");
+    let file = |name: &str, parameters: &str| {
+        let path = root.join(name);
+        let text = format!(
+            "targets: [{{ problem: quadratic, eigenvalues: [1000, 0.5, 0.02, 1], n_data: 1000 }}]\n\
+             samplers: [{{ name: hmc, overrides: {{ draws: 2000 }} }}]\nposterior: {{ parameters: {parameters} }}\n"
+        );
+        std::fs::write(&path, text).expect("writable");
+        path.display().to_string()
+    };
+    let ran = lambda_hat(root, &[&file("two.yaml", "{ mask: mask.npz }"), "--json", "-q"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let analysis = directory_with(root, "run_hmc").join("analysis.json");
+    let text = std::fs::read_to_string(analysis).expect("written");
+    let a: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let number = |key: &str| a[key].as_f64().expect(key);
+    let nbeta = 1000.0 / f64::ln(1000.0);
+    let exact: f64 = [0.5, 0.02].iter().map(|h| 0.5 * nbeta * h / (nbeta * h + 1.0)).sum();
+    assert!((number("llc_mean") - exact).abs() < 4.0 * number("llc_mcse"), "{exact} {text}");
+    assert!(a["exact_llc"].is_null(), "what is known is of all parameters");
+    for (parameters, words) in [
+        ("{ layers: [0] }", "no layers"),
+        ("{ mask: other.npz }", "other.npz"),
+        ("{ mask: mask.npz, layers: [0] }", "either `layers` or `mask`"),
+    ] {
+        let ran = lambda_hat(root, &[&file("bad.yaml", parameters)]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.err.contains(words) && ran.err.contains("bad.yaml:"), "{ran:?}");
+    }
 }

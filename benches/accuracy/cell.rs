@@ -87,7 +87,7 @@ fn sample(
         fge_sampling += out.fge_sampling;
         chains.push(out.trace);
     }
-    let needs_control = row.singular && exact_sampler;
+    let needs_control = row.singular && sampler::bias_at_half_step(spec).is_some();
     let mut control = None;
     if needs_control {
         let out = run_chain(spec, &posterior, &adapted, id, 0, Role::Control, &mut |_| Flow::Continue)?;
@@ -117,6 +117,7 @@ fn sample(
         tuning: Tuning::default(),
         control: control.as_ref().map(|c| c.values[llc].as_slice()),
         needs_control,
+        bias_at_half_step: sampler::bias_at_half_step(spec).unwrap_or(0.0),
     };
     let analysis = analyse(&Trace { layout, chains }, &context);
     Ok((analysis, fge_warmup + fge_sampling))

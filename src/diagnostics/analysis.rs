@@ -65,8 +65,10 @@ pub struct Context<'a> {
     pub tuning: Tuning,
     /// llc draws of a short chain at half the step, where one ran.
     pub control: Option<&'a [f64]>,
-    /// Whether the verdict needs such a chain: exact samplers on possibly singular targets.
+    /// Whether the verdict needs such a chain: on targets that may be singular.
     pub needs_control: bool,
+    /// The share of the bias that such a chain has.
+    pub bias_at_half_step: f64,
 }
 
 /// One run's estimate and what it is worth: `analysis.json`.
@@ -200,7 +202,12 @@ pub fn analyse(trace: &Trace, context: &Context) -> Analysis {
         drift_z: drift(&chains),
         bias,
         control: match control {
-            Some((mean, mcse)) => Control::Ran { mean, mcse },
+            // Both without the bias that is predicted of them.
+            Some((mean, mcse)) => Control::Ran {
+                mean: mean + (1.0 - context.bias_at_half_step) * bias.unwrap_or(0.0),
+                mcse,
+                must_be_precise: context.bias != Bias::Exact,
+            },
             None if context.needs_control => Control::Missing,
             None => Control::NotNeeded,
         },
@@ -327,6 +334,7 @@ mod tests {
         },
         control: None,
         needs_control: false,
+        bias_at_half_step: 0.5,
     };
 
     fn normals(chain: u32, draws: usize, iteration: u64) -> Vec<f64> {

@@ -44,6 +44,10 @@ const MAX_RELATIVE_BIAS: f64 = 0.02;
 /// Largest distance to the control chain in joint standard errors.
 const MAX_CONTROL_Z: f64 = 3.0;
 
+/// A control chain that is to show the step's bias must agree to within this share of the estimate: a
+/// bias of 5 %, of which half is left at half the step, is then two of its errors away.
+const MAX_CONTROL_ERROR: f64 = 0.0125;
+
 /// What the verdict rests on. NaN stands for what could not be computed.
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
@@ -72,7 +76,12 @@ pub(super) struct Evidence {
 pub(super) enum Control {
     NotNeeded,
     Missing,
-    Ran { mean: f64, mcse: f64 },
+    Ran {
+        mean: f64,
+        mcse: f64,
+        /// Whether its error must be small enough to tell a bias that matters.
+        must_be_precise: bool,
+    },
 }
 
 /// Everything that speaks against the estimate, a short sentence each; none means `ok`.
@@ -122,11 +131,16 @@ pub(super) fn objections(e: &Evidence) -> Vec<String> {
     match e.control {
         Control::NotNeeded => {}
         Control::Missing => object(false, &|| "no control chain at half the step".into()),
-        Control::Ran { mean, mcse } => {
-            let z = (mean - e.mean).abs() / (mcse * mcse + e.mcse * e.mcse).sqrt();
+        Control::Ran { mean, mcse, must_be_precise } => {
+            let joint = (mcse * mcse + e.mcse * e.mcse).sqrt();
+            let z = (mean - e.mean).abs() / joint;
             object(z <= MAX_CONTROL_Z, &|| {
                 let what = format!("control chain at half the step has llc {}: z", shown(mean));
                 compare(&what, z, ">", MAX_CONTROL_Z)
+            });
+            let limit = MAX_CONTROL_ERROR * e.mean.abs();
+            object(!must_be_precise || z > MAX_CONTROL_Z || joint <= limit, &|| {
+                compare("error of the control chain at half the step", joint, ">", limit)
             });
         }
     }
@@ -170,7 +184,7 @@ mod tests {
             divergences: Some(0),
             drift_z: 0.7,
             bias: Some(0.0),
-            control: Control::Ran { mean: 2.02, mcse: 0.03 },
+            control: Control::Ran { mean: 2.02, mcse: 0.03, must_be_precise: false },
         }
     }
 
@@ -200,12 +214,14 @@ mod tests {
             |e| e.bias = Some(-0.0399),
             // Where the standard error is the larger allowance.
             |e| (e.mcse, e.bias) = (0.1, Some(0.0999)),
-            |e| (e.mcse, e.control) = (0.03, Control::Ran { mean: 2.149, mcse: 0.04 }),
+            |e| {
+                (e.mcse, e.control) = (0.03, Control::Ran { mean: 2.149, mcse: 0.04, must_be_precise: false })
+            },
         ];
         for (i, limit) in limits.into_iter().enumerate() {
             assert_eq!(at(limit), Vec::<String>::new(), "clause {i}");
         }
-        let beyond: [(Change, &str); 21] = [
+        let beyond: [(Change, &str); 22] = [
             (|e| e.chains = 1, "1 chain < 2"),
             (|e| (e.chains, e.draws, e.divergences) = (0, 0, None), "0 chains < 2; no llc draws"),
             (|e| e.not_finite = 3, "llc is not finite in 3 of 4000 draws"),
@@ -226,11 +242,18 @@ mod tests {
             (|e| e.bias = None, "step-size bias not assessed"),
             (|e| e.control = Control::Missing, "no control chain at half the step"),
             (
-                |e| (e.mcse, e.control) = (0.03, Control::Ran { mean: 2.2, mcse: 0.04 }),
+                |e| {
+                    (e.mcse, e.control) =
+                        (0.03, Control::Ran { mean: 2.2, mcse: 0.04, must_be_precise: false })
+                },
                 "control chain at half the step has llc 2.2: z 4 > 3",
             ),
             (
-                |e| e.control = Control::Ran { mean: f64::NAN, mcse: 0.04 },
+                |e| e.control = Control::Ran { mean: 2.02, mcse: 0.03, must_be_precise: true },
+                "error of the control chain at half the step 0.03162 > 0.025",
+            ),
+            (
+                |e| e.control = Control::Ran { mean: f64::NAN, mcse: 0.04, must_be_precise: false },
                 "control chain at half the step has llc NaN: z undefined",
             ),
         ];

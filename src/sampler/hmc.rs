@@ -104,6 +104,10 @@ impl Method for Hmc {
         true
     }
 
+    fn bias_at_half_step(&self) -> Option<f64> {
+        Some(0.0)
+    }
+
     fn work(&self, _rows: usize, _dim: usize) -> Work {
         let steps = self.num_integration_steps as f64;
         let burn_in = burn_in(self.warmup) as f64;

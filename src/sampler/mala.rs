@@ -90,6 +90,10 @@ impl Method for Mala {
         true
     }
 
+    fn bias_at_half_step(&self) -> Option<f64> {
+        Some(0.0)
+    }
+
     fn work(&self, _rows: usize, _dim: usize) -> Work {
         let length = |draws: usize, thin: usize| (thin * (burn_in(self.warmup) + draws)) as f64;
         Work {

@@ -403,11 +403,16 @@ impl Method for Mclmc {
         self.is_adjusted(dim)
     }
 
+    /// The bias is of second order in the step.
+    fn bias_at_half_step(&self) -> Option<f64> {
+        Some(0.25)
+    }
+
     fn work(&self, _rows: usize, dim: usize) -> Work {
         let a_step = gradients(self.integrator);
         let steps = self.thin.unwrap_or(TYPICAL_THIN) as f64 * a_step;
         let tuning = self.phases().iter().sum::<usize>() as f64;
-        let control = if self.is_adjusted(dim) { 2.0 * steps } else { 0.0 };
+        let control = 2.0 * steps;
         Work {
             warmup: tuning * if self.is_adjusted(dim) { steps } else { a_step },
             chain: steps * (BURN_IN_DRAWS + self.draws) as f64,
@@ -452,7 +457,11 @@ impl Method for Mclmc {
             Role::Main => (1.0, self.draws),
             Role::Control => (0.5, control_draws(self.draws)),
         };
-        let thin = if adjusted { 1 } else { self.thin(adapted) };
+        let thin = match (adjusted, role) {
+            (true, _) => 1,
+            (false, Role::Main) => self.thin(adapted),
+            (false, Role::Control) => 2 * self.thin(adapted),
+        };
         MclmcKernel {
             walk: Walk {
                 integrator: self.integrator,

@@ -42,11 +42,14 @@ pub trait Method {
     /// Columns of the trace.
     fn layout(&self) -> Vec<Column>;
 
-    /// Whether the stationary law in `dim` dimensions is the posterior itself. Such a run gets a
-    /// control chain at half the step where the posterior may be singular.
+    /// Whether the stationary law in `dim` dimensions is the posterior itself.
     fn is_exact(&self, _dim: usize) -> bool {
         false
     }
+
+    /// The share of the step size's bias that is left at half the step, where a run on a posterior that
+    /// may be singular gets a control chain at half the step; `None`: it gets none.
+    fn bias_at_half_step(&self) -> Option<f64>;
 
     /// Expected work on a target with `rows` rows and `dim` parameters.
     fn work(&self, rows: usize, dim: usize) -> Work;
@@ -211,6 +214,12 @@ pub fn layout(spec: &SamplerSpec) -> Vec<Column> {
 /// Whether the sampler's stationary law in `dim` dimensions is the posterior itself.
 pub fn is_exact(spec: &SamplerSpec, dim: usize) -> bool {
     with_method!(&spec.algo, m => m.is_exact(dim))
+}
+
+/// The share of the step size's bias that a control chain at half the step has; `None` for a sampler
+/// that has no step to halve.
+pub fn bias_at_half_step(spec: &SamplerSpec) -> Option<f64> {
+    with_method!(&spec.algo, m => m.bias_at_half_step())
 }
 
 /// Expected work of a run on a target with `rows` rows and `dim` parameters, with a control chain or

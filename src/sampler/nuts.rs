@@ -314,6 +314,10 @@ impl Method for Nuts {
         true
     }
 
+    fn bias_at_half_step(&self) -> Option<f64> {
+        Some(0.0)
+    }
+
     fn work(&self, _rows: usize, _dim: usize) -> Work {
         let burn_in = burn_in(self.warmup) as f64;
         Work {

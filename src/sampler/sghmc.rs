@@ -51,7 +51,7 @@ impl<T: Real> Kernel<T> for SghmcKernel<T> {
     }
 
     fn iterations(&self) -> Iterations {
-        Iterations::every(self.spec.eval_every, self.spec.warmup, self.spec.steps)
+        lengths(&self.spec).iterations()
     }
 
     fn start(&self, posterior: &Posterior<'_, T>, _: &mut Scratch<T>) -> Result<State<T>, SamplerError> {
@@ -120,6 +120,11 @@ impl Method for Sghmc {
         layout()
     }
 
+    /// The bias is of first order in the step.
+    fn bias_at_half_step(&self) -> Option<f64> {
+        Some(0.5)
+    }
+
     fn work(&self, rows: usize, _dim: usize) -> Work {
         lengths(self).work(batch_cost(self.batch_size, rows), calibrate::WORK)
     }
@@ -129,8 +134,8 @@ impl Method for Sghmc {
         landscape.adapt(posterior, self.step_size, &Rule(self.friction), id)
     }
 
-    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, _: Role) -> SghmcKernel<T> {
-        let step_size = adapted.step_size;
+    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> SghmcKernel<T> {
+        let step_size = stochastic::step_of(role, adapted.step_size);
         SghmcKernel {
             spec: self.clone(),
             step_size,

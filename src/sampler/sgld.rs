@@ -141,7 +141,7 @@ impl<T: Real> Kernel<T> for SgldKernel<T> {
     }
 
     fn iterations(&self) -> Iterations {
-        Iterations::every(self.spec.eval_every, self.spec.warmup, self.spec.steps)
+        lengths(&self.spec).iterations()
     }
 
     fn start(&self, posterior: &Posterior<'_, T>, _: &mut Scratch<T>) -> Result<State<T>, SamplerError> {
@@ -222,6 +222,11 @@ impl Method for Sgld {
         layout()
     }
 
+    /// The bias is of first order in the step.
+    fn bias_at_half_step(&self) -> Option<f64> {
+        Some(0.5)
+    }
+
     fn work(&self, rows: usize, _dim: usize) -> Work {
         let cost = batch_cost(self.batch_size, rows) * if self.gamma_term { 1.0 + HVP_COST } else { 1.0 };
         lengths(self).work(cost, if self.precond == Precond::None { calibrate::WORK } else { 0.0 })
@@ -236,7 +241,7 @@ impl Method for Sgld {
         landscape.adapt(posterior, self.step_size, &Rule, id)
     }
 
-    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, _: Role) -> SgldKernel<T> {
-        SgldKernel::new(self, adapted.step_size, posterior)
+    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> SgldKernel<T> {
+        SgldKernel::new(self, stochastic::step_of(role, adapted.step_size), posterior)
     }
 }

@@ -74,7 +74,7 @@ impl<T: Real> Kernel<T> for SgnhtKernel<T> {
     }
 
     fn iterations(&self) -> Iterations {
-        Iterations::every(self.spec.eval_every, self.spec.warmup, self.spec.steps)
+        lengths(&self.spec).iterations()
     }
 
     fn start(
@@ -161,6 +161,11 @@ impl Method for Sgnht {
         layout()
     }
 
+    /// The bias is of first order in the step.
+    fn bias_at_half_step(&self) -> Option<f64> {
+        Some(0.5)
+    }
+
     fn work(&self, rows: usize, _dim: usize) -> Work {
         lengths(self).work(batch_cost(self.batch_size, rows), calibrate::WORK)
     }
@@ -170,11 +175,12 @@ impl Method for Sgnht {
         landscape.adapt(posterior, self.step_size, &Rule(self.friction), id)
     }
 
-    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, _: Role) -> SgnhtKernel<T> {
+    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> SgnhtKernel<T> {
+        let step_size = stochastic::step_of(role, adapted.step_size);
         SgnhtKernel {
             spec: self.clone(),
-            step_size: adapted.step_size,
-            half: T::from_f64(0.5 * adapted.step_size.sqrt()),
+            step_size,
+            half: T::from_f64(0.5 * step_size.sqrt()),
             nbeta: T::from_f64(posterior.nbeta()),
             gamma: T::from_f64(posterior.gamma()),
             step_cost: posterior.potential().batch_cost(self.batch_size),

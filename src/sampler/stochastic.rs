@@ -3,9 +3,9 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::chain::Scratch;
+use super::chain::{Iterations, Scratch};
 use super::posterior::Posterior;
-use super::{SamplerError, Work};
+use super::{Role, SamplerError, Work};
 use crate::num::Real;
 use crate::num::rng::fill_index;
 use crate::trace::{Column, Kind};
@@ -27,10 +27,24 @@ impl Lengths {
         (iteration + 1).is_multiple_of(self.eval_every) && iteration >= self.warmup
     }
 
+    /// The same as iterations of a chain.
+    pub fn iterations(&self) -> Iterations {
+        Iterations::every(self.eval_every, self.warmup, self.steps)
+    }
+
     /// Expected work of a chain whose steps cost `step` each; `warmup` is the calibration's.
     pub fn work(&self, step: f64, warmup: f64) -> Work {
-        let draws = (self.steps / self.eval_every - self.warmup / self.eval_every) as f64;
-        Work { warmup, chain: self.steps as f64 * step + LOSS_COST * draws, control: 0.0 }
+        let draws = self.iterations().draws as f64;
+        let chain = self.steps as f64 * step + LOSS_COST * draws;
+        Work { warmup, chain, control: chain }
+    }
+}
+
+/// The step of a chain: the control chain's is half as large.
+pub fn step_of(role: Role, step_size: f64) -> f64 {
+    match role {
+        Role::Main => step_size,
+        Role::Control => 0.5 * step_size,
     }
 }
 

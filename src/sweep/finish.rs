@@ -105,6 +105,7 @@ pub fn assemble(
         tuning,
         control: control.as_ref().and_then(|c| c.column("llc")).map(|chains| chains[0]),
         needs_control: run.control,
+        bias_at_half_step: sampler::bias_at_half_step(&run.sampler).unwrap_or(0.0),
     };
     let analysis = analyse(&trace, &context);
     let settings = canonical_json(&json!({ "sampler": run.sampler, "posterior": run.posterior }));

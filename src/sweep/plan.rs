@@ -128,7 +128,7 @@ impl Plan {
                 let (chosen, mask) = chosen::parameters(&run.posterior, target)?;
                 let dim = chosen.as_ref().map_or(target.dim, Vec::len);
                 let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
-                let control = singular && sampler::is_exact(&run.sampler, dim);
+                let control = singular && sampler::bias_at_half_step(&run.sampler).is_some();
                 Ok(PlannedRun {
                     id: config::run_id(&target.id, &run.sampler, &run.posterior, mask),
                     stream: config::stream_id(&target.id, &run.sampler, &run.posterior, mask),
