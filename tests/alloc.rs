@@ -70,6 +70,12 @@ fn chains_allocate_at_their_start_only() {
     twice("sghmc".into(), of(100), of(200));
     let of = |steps| of_chain(&specs::sgnht(steps), &step, &posterior);
     twice("sgnht".into(), of(100), of(200));
+    let short = specs::vis(50, 30).into_iter().zip(specs::vis(100, 60));
+    for (one, two) in short {
+        let adapted = one.warmup(&posterior, [5; 32]).expect("adapts");
+        let of = |spec| of_chain(spec, &adapted, &posterior);
+        twice(format!("{one:?}"), of(&one), of(&two));
+    }
     for (name, one, two) in same {
         assert_eq!(one, two, "{name}");
     }

@@ -88,6 +88,10 @@ fn check<T: Element>() {
     }
     restarts(&specs::sghmc(steps), &adapted, &posterior, draws);
     restarts(&specs::sgnht(steps), &adapted, &posterior, draws);
+    for spec in specs::vis(30, 12) {
+        let adapted = spec.warmup(&posterior, [5; 32]).expect("adapts");
+        restarts(&spec, &adapted, &posterior, 12);
+    }
 }
 
 #[test]

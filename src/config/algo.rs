@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::spec::Dtype;
+use super::vi::Vi;
 
 /// One sampler with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub enum Algo {
     Sghmc(Sghmc),
     /// The stochastic-gradient Nosé–Hoover thermostat.
     Sgnht(Sgnht),
+    /// Variational inference.
+    Vi(Vi),
 }
 
 impl Algo {
@@ -49,6 +52,7 @@ impl Algo {
             Algo::Sgld(_) => "sgld",
             Algo::Sghmc(_) => "sghmc",
             Algo::Sgnht(_) => "sgnht",
+            Algo::Vi(_) => "vi",
         }
     }
 
@@ -61,14 +65,15 @@ impl Algo {
             | Algo::Mclmc(_)
             | Algo::Sgld(_)
             | Algo::Sghmc(_)
-            | Algo::Sgnht(_) => 1,
+            | Algo::Sgnht(_)
+            | Algo::Vi(_) => 1,
         }
     }
 
     /// The key that says how long a chain is: more of it continues a run.
     pub fn length_key(&self) -> &'static str {
         match self {
-            Algo::Hmc(_) | Algo::Nuts(_) | Algo::Mala(_) | Algo::Mclmc(_) => "draws",
+            Algo::Hmc(_) | Algo::Nuts(_) | Algo::Mala(_) | Algo::Mclmc(_) | Algo::Vi(_) => "draws",
             Algo::Sgld(_) | Algo::Sghmc(_) | Algo::Sgnht(_) => "steps",
         }
     }

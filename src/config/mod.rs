@@ -21,6 +21,7 @@ mod spec;
 mod table;
 mod targets;
 mod tree;
+mod vi;
 
 #[cfg(test)]
 mod tests;
@@ -34,3 +35,4 @@ pub use resolve::{LoadOptions, load, parse};
 pub use samplers::sampler_names;
 pub use schema::json_schema;
 pub use spec::*;
+pub use vi::*;

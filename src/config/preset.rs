@@ -39,6 +39,7 @@ static EMBEDDED: &[(&str, &str, &str)] = embedded![
     "sampler" / "sgld",
     "sampler" / "sghmc",
     "sampler" / "sgnht",
+    "sampler" / "vi",
 ];
 
 /// Names of the embedded presets of a kind.

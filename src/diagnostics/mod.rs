@@ -5,7 +5,9 @@
 //! [`analyse`] computes the numbers, the clauses of the verdict are in one list in `verdict`.
 
 mod analysis;
+mod control_variate;
 mod verdict;
 
 pub use analysis::{Analysis, Bias, Context, Tuning, analyse, is_wrong};
+pub use control_variate::{Adjusted, adjust};
 pub use verdict::Verdict;

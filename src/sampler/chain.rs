@@ -21,6 +21,8 @@ pub struct Scratch<T> {
     pub rows: Vec<u32>,
     /// Vectors that only this kernel needs (see [`Kernel::extra`]).
     pub extra: Vec<Vec<T>>,
+    /// Vectors in double precision that only this kernel needs (see [`Kernel::work`]).
+    pub work: Vec<Vec<f64>>,
     /// The potential's own, long enough for every call on it.
     pub potential: Vec<T>,
 }
@@ -29,7 +31,8 @@ impl<T: Real> Scratch<T> {
     /// Buffers for a kernel on a posterior.
     pub fn of<K: Kernel<T>>(kernel: &K, posterior: &Posterior<'_, T>) -> Self {
         let extra = kernel.extra(posterior.dim()).into_iter().map(|n| vec![T::ZERO; n]).collect();
-        Self { extra, ..Self::batched(posterior, kernel.batch()) }
+        let work = kernel.work(posterior.dim()).into_iter().map(|n| vec![0.0; n]).collect();
+        Self { extra, work, ..Self::batched(posterior, kernel.batch()) }
     }
 
     /// Buffers for full gradients.
@@ -49,6 +52,7 @@ impl<T: Real> Scratch<T> {
             p: vec![T::ZERO; d],
             rows: vec![0; if potential.rows() > 0 { batch } else { 0 }],
             extra: Vec::new(),
+            work: Vec::new(),
             potential: vec![T::ZERO; len],
         }
     }
@@ -70,6 +74,11 @@ pub trait Kernel<T: Real> {
 
     /// Lengths of the vectors of [`Scratch::extra`] on a posterior of dimension `dim`.
     fn extra(&self, _dim: usize) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Lengths of the vectors of [`Scratch::work`] on a posterior of dimension `dim`.
+    fn work(&self, _dim: usize) -> Vec<usize> {
         Vec::new()
     }
 

@@ -22,12 +22,14 @@ mod sgnht;
 mod stochastic;
 #[cfg(test)]
 mod testing;
+mod vi;
 mod windowed;
 
 use serde::{Deserialize, Serialize};
 
 pub use chain::{ChainRun, Iterations, Kernel, Scratch};
 pub use posterior::{Energy, Posterior};
+pub use vi::{Hessian, Lift, ViKernel};
 
 use crate::config::{Algo, SamplerSpec};
 use crate::num::Real;
@@ -73,6 +75,7 @@ macro_rules! with_method {
             Algo::Sgld($method) => $body,
             Algo::Sghmc($method) => $body,
             Algo::Sgnht($method) => $body,
+            Algo::Vi($method) => $body,
         }
     };
 }
@@ -116,6 +119,19 @@ pub enum SamplerError {
         /// Where it ended.
         step_size: f64,
     },
+    /// An approximation that came apart in its optimisation, or has draws that cannot be used.
+    #[error("the approximation broke down at step {step} (lr {lr:e}): {reason}; use a smaller lr, or f64")]
+    Approximation {
+        /// The iteration.
+        step: u64,
+        /// The learning rate.
+        lr: f64,
+        /// What happened.
+        reason: String,
+    },
+    /// Second derivatives that are no numbers.
+    #[error("the Hessian of the loss at w* is not finite: check the target, or sample it in f64")]
+    Hessian,
     /// A state that does not serialise.
     #[error("the state of a chain cannot be stored: {0}")]
     State(#[from] postcard::Error),
@@ -140,6 +156,14 @@ pub struct Adapted {
     pub lowest_loss: f64,
     /// Mean Metropolis acceptance, on the full loss, of a Langevin proposal at this step size.
     pub mala_acceptance: Option<f64>,
+    /// M, components of the mixture, where vi chose it.
+    pub components: Option<usize>,
+    /// r, factors a component, where vi chose it.
+    pub rank: Option<usize>,
+    /// The loss near w* to second order (vi).
+    pub hessian: Option<Box<Hessian>>,
+    /// The directions that a flow acts in (vi).
+    pub lift: Option<Box<Lift>>,
 }
 
 /// Whether a chain's draws count, or check those that do.

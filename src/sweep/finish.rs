@@ -60,13 +60,18 @@ pub fn assemble(
             bias = Bias::Predicted(excess);
         }
         tuning = Tuning {
-            step_size: Some(adapted.step_size),
+            // vi has none.
+            step_size: (adapted.step_size > 0.0).then_some(adapted.step_size),
             momentum_length: adapted.length,
             mala_acceptance: adapted.mala_acceptance,
             bias_bound: adapted.bias_bound,
             lowest_loss: Some(adapted.lowest_loss),
         };
         log.push(format!("warmup: {s:.3} s, {:.1} FGE, step size {:e}", adapted.fge, adapted.step_size));
+        let chosen = [("M", adapted.components), ("r", adapted.rank)];
+        for (name, value) in chosen.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            log.push(format!("{name}: {value}, by ELBO"));
+        }
     }
     for (i, chain) in parts.chains.iter().enumerate() {
         unit(format!("chain {i}"), chain.seconds, &chain.host);

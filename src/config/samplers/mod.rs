@@ -8,6 +8,7 @@ mod sghmc;
 mod sgld;
 mod sgnht;
 mod stochastic;
+mod vi;
 
 use super::algo::{Algo, SamplerSpec};
 use super::error::{Fault, Report};
@@ -37,7 +38,7 @@ pub(super) struct Definition {
 }
 
 /// Every sampler.
-pub(super) static DEFINITIONS: [&Definition; 7] = [
+pub(super) static DEFINITIONS: [&Definition; 8] = [
     &hmc::DEFINITION,
     &nuts::DEFINITION,
     &mala::DEFINITION,
@@ -45,6 +46,7 @@ pub(super) static DEFINITIONS: [&Definition; 7] = [
     &sgld::DEFINITION,
     &sghmc::DEFINITION,
     &sgnht::DEFINITION,
+    &vi::DEFINITION,
 ];
 
 /// The tables of sampler entries, in the order of [`DEFINITIONS`].

@@ -1,0 +1,108 @@
+//! Variational inference: a density q(w) out of a family is fitted to the posterior by maximising
+//!
+//! ELBO = E_q[ln π(w)] − E_q[ln q(w)],  ln π(w) = −U(w) = −nβ(L_n(w) − L0) − (γ/2)‖w − w*‖²,
+//!
+//! which is below ln ∫exp(−U) by the divergence KL(q ‖ posterior) (Jordan et al. 1999; Kingma & Welling
+//! 2014 for reparameterised gradients). A chain optimises its own q: that is its burn-in; then each
+//! iteration draws w ~ q and evaluates the full loss. λ̂ is the mean of llc under q, which is not the
+//! posterior unless the family contains it: chains that agree say nothing about that error.
+//! `log_target` − `log_q` of the draws is the logarithm of their importance weights.
+//!
+//! | | |
+//! |---|---|
+//! | `mixture` | mixture of factor analysers, by covariance or precision |
+//! | `flow` | a normalising flow in a few directions, Gaussian noise in the others |
+//! | `conditioner`, `spline` | what its layers are made of |
+//! | `lift` | those directions |
+//! | `hessian` | the Hessian at w*: starting point, scales, control variate |
+//! | `optimiser` | Adam in whitened coordinates |
+//! | `selection` | M and r by ELBO |
+
+mod conditioner;
+mod dense;
+mod flow;
+mod guide;
+mod hessian;
+mod kernel;
+mod lift;
+mod mixture;
+mod optimiser;
+mod selection;
+mod spline;
+#[cfg(test)]
+mod tests;
+
+pub use hessian::Hessian;
+pub use kernel::ViKernel;
+pub use lift::Lift;
+
+use super::{Adapted, Method, Posterior, Role, SamplerError, Scratch, Work};
+use crate::config::{Approximation, Vi};
+use crate::num::Real;
+use crate::num::rng::{Key, Purpose};
+use crate::trace::{Column, Kind};
+
+use super::stochastic::LOSS_COST;
+
+impl Method for Vi {
+    type Kernel<T: Real> = ViKernel;
+
+    fn layout(&self) -> Vec<Column> {
+        layout()
+    }
+
+    fn work(&self, rows: usize, dim: usize) -> Work {
+        let hessian = hessian::work(dim);
+        let (selection, draws_a_step) = match &self.approximation {
+            Approximation::Mfa(mfa) => {
+                let components = match &mfa.r_per_component {
+                    Some(ranks) => ranks.len(),
+                    None => mfa.components.unwrap_or(selection::TYPICAL),
+                };
+                (selection::work(self, mfa, rows, dim), components * mixture::draws_of_each(components))
+            }
+            Approximation::Flow(flow) => (lift::work(dim, flow.d_latent), flow::DRAWS_A_STEP),
+        };
+        let optimisation = self.steps as f64 * draws_a_step as f64 * kernel::gradient_cost(self, rows);
+        let choice = 2.0 * LOSS_COST * self.eval_samples as f64;
+        Work {
+            warmup: hessian + selection,
+            chain: optimisation + choice + LOSS_COST * self.draws as f64,
+            control: 0.0,
+        }
+    }
+
+    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+        let mut scratch = Scratch::plain(posterior);
+        let probe = Key::new(id, Purpose::Probe, 0);
+        let (hessian, fge) = Hessian::measure(posterior, &probe, &mut scratch)?;
+        let mut adapted = Adapted { fge, hessian: Some(Box::new(hessian)), ..Adapted::default() };
+        match &self.approximation {
+            Approximation::Mfa(mfa) => selection::choose(self, mfa, posterior, id, &mut adapted)?,
+            Approximation::Flow(flow) => {
+                let key = Key::new(id, Purpose::Probe, 1);
+                let hessian = adapted.hessian.get_or_insert_default();
+                let (lift, fge) = Lift::measure(posterior, hessian, flow.d_latent, &key, &mut scratch)?;
+                adapted.lift = Some(Box::new(lift));
+                adapted.fge += fge;
+            }
+        }
+        Ok(adapted)
+    }
+
+    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, _: Role) -> ViKernel {
+        ViKernel::new(self, posterior, adapted)
+    }
+}
+
+/// Columns of a VI trace. `control_variate` has mean 0 under q.
+pub fn layout() -> Vec<Column> {
+    vec![
+        Column::posterior("llc"),
+        Column::posterior("L"),
+        Column::stat("log_q", Kind::Float),
+        Column::stat("log_target", Kind::Float),
+        Column::stat("control_variate", Kind::Float),
+        Column::stat("cumulative_fge", Kind::Float),
+    ]
+}
