@@ -117,6 +117,7 @@ fn sample(
         tuning: Tuning::default(),
         control: control.as_ref().map(|c| c.values[llc].as_slice()),
         needs_control,
+        unknown_bias: sampler::unknown_bias(spec),
         bias_at_half_step: sampler::bias_at_half_step(spec).unwrap_or(0.0),
     };
     let analysis = analyse(&Trace { layout, chains }, &context);

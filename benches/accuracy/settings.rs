@@ -31,6 +31,7 @@ pub fn samplers(effort: Effort) -> Vec<SamplerSpec> {
             ("sgld", "steps: 2000000, warmup: 100000, batch_size: 16"),
             ("sghmc", "steps: 1000000, warmup: 50000, eval_every: 50, batch_size: 16"),
             ("sgnht", "steps: 1000000, warmup: 50000, eval_every: 50, batch_size: 16"),
+            ("vi", "draws: 4000, batch_size: 16"),
         ],
         Effort::Heavy => &[
             ("hmc", "draws: 1000, warmup: 500"),
@@ -40,6 +41,7 @@ pub fn samplers(effort: Effort) -> Vec<SamplerSpec> {
             ("sgld", "steps: 100000, warmup: 10000, batch_size: 64"),
             ("sghmc", "steps: 100000, warmup: 10000, eval_every: 50, batch_size: 64"),
             ("sgnht", "steps: 100000, warmup: 10000, eval_every: 50, batch_size: 64"),
+            ("vi", "draws: 500, steps: 1000, M: 1, batch_size: 64"),
         ],
         Effort::Short => &[
             ("hmc", "draws: 500, warmup: 500"),
@@ -49,6 +51,7 @@ pub fn samplers(effort: Effort) -> Vec<SamplerSpec> {
             ("sgld", "steps: 30000, warmup: 3000, eval_every: 30, batch_size: 64"),
             ("sghmc", "steps: 20000, warmup: 2000, eval_every: 20, batch_size: 64"),
             ("sgnht", "steps: 20000, warmup: 2000, eval_every: 20, batch_size: 64"),
+            ("vi", "draws: 500, steps: 500, M: 1, r: 10, batch_size: 64"),
         ],
     };
     overrides.iter().map(|(name, overrides)| sampler(name, overrides)).collect()

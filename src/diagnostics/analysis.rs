@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::control_variate::adjust;
 use super::verdict::{Control, Evidence, Verdict, objections};
 use crate::stats;
 use crate::trace::Trace;
@@ -30,6 +31,10 @@ pub struct Tuning {
     pub bias_bound: Option<f64>,
     /// The smallest loss that descent from w* found.
     pub lowest_loss: Option<f64>,
+    /// Components of a variational mixture, and the rank of their factors.
+    pub components: Option<usize>,
+    /// The rank of their factors.
+    pub rank: Option<usize>,
 }
 
 /// What an analysis needs beside the draws.
@@ -69,6 +74,8 @@ pub struct Context<'a> {
     pub needs_control: bool,
     /// The share of the bias that such a chain has.
     pub bias_at_half_step: f64,
+    /// What is said where nobody knows the bias.
+    pub unknown_bias: &'static str,
 }
 
 /// One run's estimate and what it is worth: `analysis.json`.
@@ -166,6 +173,17 @@ pub struct Analysis {
     /// What λ̂ owes to w* not being at the bottom: nβ·(L0 − the smallest loss that descent from w*
     /// found). λ̂ would be higher by this if llc were measured from there (`l0: trained_minimum`).
     pub l0_gap: Option<f64>,
+    /// λ̂ with the control variate of the trace put to use, where it has one; the coefficient of each
+    /// chain is fitted on the others, so that it stays unbiased.
+    pub llc_cv_mean: Option<f64>,
+    /// Its standard error.
+    pub llc_cv_mcse: Option<f64>,
+    /// Share of the variance of llc that the control variate took away.
+    pub cv_variance_removed: Option<f64>,
+    /// Components of a variational mixture.
+    pub components: Option<usize>,
+    /// The rank of their factors.
+    pub rank: Option<usize>,
 }
 
 /// Analyses the `llc` column of `trace`, and `energy` and `diverging` where it has them.
@@ -186,6 +204,8 @@ pub fn analyse(trace: &Trace, context: &Context) -> Analysis {
     let work = context.fge_warmup + context.fge_sampling;
     let (between, within) = parts_of_error(&chains);
     let tuning = context.tuning;
+    let adjusted = trace.column("control_variate").and_then(|control| adjust(&chains, &control));
+    let slices = adjusted.as_ref().map(|a| a.chains.iter().map(Vec::as_slice).collect::<Vec<&[f64]>>());
     let control = context.control.map(|llc| (stats::mean(llc), stats::mcse_mean(&[llc])));
 
     let evidence = Evidence {
@@ -201,6 +221,7 @@ pub fn analyse(trace: &Trace, context: &Context) -> Analysis {
         divergences: trace.column("diverging").map(|chains| count_divergences(&chains)),
         drift_z: drift(&chains),
         bias,
+        unknown_bias: context.unknown_bias,
         control: match control {
             // Both without the bias that is predicted of them.
             Some((mean, mcse)) => Control::Ran {
@@ -254,6 +275,11 @@ pub fn analyse(trace: &Trace, context: &Context) -> Analysis {
         momentum_length: tuning.momentum_length.and_then(finite),
         mala_acceptance: tuning.mala_acceptance.and_then(finite),
         bias_bound: tuning.bias_bound.and_then(finite),
+        llc_cv_mean: adjusted.as_ref().and_then(|a| finite(stats::mean(&a.chains.concat()))),
+        llc_cv_mcse: slices.and_then(|s| finite(stats::mcse_mean(&s))),
+        cv_variance_removed: adjusted.as_ref().and_then(|a| finite(a.variance_removed)),
+        components: tuning.components,
+        rank: tuning.rank,
         l0_gap: tuning.lowest_loss.map(|l| context.nbeta * (context.l0 - l)).and_then(finite),
     }
 }
@@ -331,10 +357,13 @@ mod tests {
             mala_acceptance: None,
             bias_bound: None,
             lowest_loss: None,
+            components: None,
+            rank: None,
         },
         control: None,
         needs_control: false,
         bias_at_half_step: 0.5,
+        unknown_bias: "step-size bias not assessed",
     };
 
     fn normals(chain: u32, draws: usize, iteration: u64) -> Vec<f64> {
@@ -488,7 +517,7 @@ mod tests {
                     ess_bulk ess_tail r_hat n_chains n_draws divergences fge_warmup fge_sampling beta gamma l0 \
                     exact_lambda exact_multiplicity exact_llc verdict reasons nbeta e_bfmi drift_z control_llc \
                     control_mcse llc_mcse_between llc_mcse_within wnv_fge ess_per_fge step_size momentum_length \
-                    mala_acceptance bias_bound l0_gap";
+                    mala_acceptance bias_bound l0_gap llc_cv_mean llc_cv_mcse cv_variance_removed components rank";
         let context = Context { bias: Bias::Unknown, l0: f64::INFINITY, exact_lambda: None, ..CONTEXT };
         let layout = vec![Column::posterior("llc")];
         let stuck = ChainTrace { values: vec![vec![1.0; 10]] };

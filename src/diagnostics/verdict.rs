@@ -68,6 +68,7 @@ pub(super) struct Evidence {
     pub drift_z: f64,
     /// Predicted bias of the mean; `None` where nobody knows.
     pub bias: Option<f64>,
+    pub unknown_bias: &'static str,
     pub control: Control,
 }
 
@@ -119,7 +120,7 @@ pub(super) fn objections(e: &Evidence) -> Vec<String> {
         });
     }
     match e.bias {
-        None => object(false, &|| "step-size bias not assessed".into()),
+        None => object(false, &|| e.unknown_bias.into()),
         Some(bias) if bias != 0.0 => {
             let allowed = e.mcse.max(MAX_RELATIVE_BIAS * e.mean.abs());
             object(bias.abs() < allowed, &|| {
@@ -184,6 +185,7 @@ mod tests {
             divergences: Some(0),
             drift_z: 0.7,
             bias: Some(0.0),
+            unknown_bias: "step-size bias not assessed",
             control: Control::Ran { mean: 2.02, mcse: 0.03, must_be_precise: false },
         }
     }

@@ -53,6 +53,11 @@ pub trait Method {
     /// may be singular gets a control chain at half the step; `None`: it gets none.
     fn bias_at_half_step(&self) -> Option<f64>;
 
+    /// What a verdict says where the bias is not known.
+    fn unknown_bias(&self) -> &'static str {
+        "step-size bias not assessed"
+    }
+
     /// Expected work on a target with `rows` rows and `dim` parameters.
     fn work(&self, rows: usize, dim: usize) -> Work;
 
@@ -244,6 +249,11 @@ pub fn is_exact(spec: &SamplerSpec, dim: usize) -> bool {
 /// that has no step to halve.
 pub fn bias_at_half_step(spec: &SamplerSpec) -> Option<f64> {
     with_method!(&spec.algo, m => m.bias_at_half_step())
+}
+
+/// What a verdict says where the sampler's bias is not known.
+pub fn unknown_bias(spec: &SamplerSpec) -> &'static str {
+    with_method!(&spec.algo, m => m.unknown_bias())
 }
 
 /// Expected work of a run on a target with `rows` rows and `dim` parameters, with a control chain or

@@ -66,6 +66,8 @@ pub fn assemble(
             mala_acceptance: adapted.mala_acceptance,
             bias_bound: adapted.bias_bound,
             lowest_loss: Some(adapted.lowest_loss),
+            components: adapted.components,
+            rank: adapted.rank,
         };
         log.push(format!("warmup: {s:.3} s, {:.1} FGE, step size {:e}", adapted.fge, adapted.step_size));
         let chosen = [("M", adapted.components), ("r", adapted.rank)];
@@ -110,6 +112,7 @@ pub fn assemble(
         tuning,
         control: control.as_ref().and_then(|c| c.column("llc")).map(|chains| chains[0]),
         needs_control: run.control,
+        unknown_bias: sampler::unknown_bias(&run.sampler),
         bias_at_half_step: sampler::bias_at_half_step(&run.sampler).unwrap_or(0.0),
     };
     let analysis = analyse(&trace, &context);

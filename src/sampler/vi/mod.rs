@@ -51,6 +51,15 @@ impl Method for Vi {
         layout()
     }
 
+    fn unknown_bias(&self) -> &'static str {
+        "the variational family's own bias is not known"
+    }
+
+    /// There is no step to halve.
+    fn bias_at_half_step(&self) -> Option<f64> {
+        None
+    }
+
     fn work(&self, rows: usize, dim: usize) -> Work {
         let hessian = hessian::work(dim);
         let (selection, draws_a_step) = match &self.approximation {
