@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lambda_hat::config::{Algo, Dtype, Hmc, Mala, Mclmc, Nuts, Precond, SamplerSpec, Sghmc, Sgld, Sgnht};
 use lambda_hat::num::Real;
-use lambda_hat::sampler::{Flow, Posterior, Role, run_chain, warmup};
+use lambda_hat::num::rng::{Key, Purpose, fill_normal};
+use lambda_hat::sampler::{
+    Adapted, ChainRun, Flow, Kernel, Method, Posterior, Role, Scratch, run_chain, warmup,
+};
 use lambda_hat::stats;
 use lambda_hat::target::Potential;
 use potentials::{FiniteRow, finite_rows, quadratic};
@@ -376,4 +379,61 @@ fn samplers_measure_the_exact_finite_n_value_of_singular_potentials() {
         let got = estimate(&spec, row.potential.as_ref(), (row.nbeta, row.gamma), seed(*s), Role::Main);
         within(&format!("{} seed {s}", row.name), got, row.exact)
     });
+}
+
+/// Detailed balance, seen from outside: started from the posterior itself, one iteration of a
+/// reversible kernel leaves (before, after) exchangeable. Without a localiser the centre is only where
+/// the chain starts, so that every repetition starts from a draw of its own.
+#[test]
+fn kernels_that_accept_or_reject_are_reversible() {
+    fn joint<M: Method>(method: &M, adapted: &Adapted) -> Vec<(f64, f64)> {
+        let (h, nbeta) = ([0.5, 2.0, 10.0], 8.0);
+        let potential = quadratic(&h);
+        let mut pairs = Vec::new();
+        for repetition in 0..40_000 {
+            let mut centre = [0.0; 3];
+            fill_normal(&mut Key::new([1; 32], Purpose::Centre, 0).at(repetition), &mut centre);
+            centre.iter_mut().zip(h).for_each(|(w, h)| *w /= f64::sqrt(nbeta * h));
+            let posterior = Posterior::new(potential.as_ref(), &centre, nbeta, 0.0).expect("finite");
+            let kernel = method.kernel::<f64>(&posterior, adapted, Role::Main);
+            let (mut scratch, mut row) = (Scratch::of(&kernel, &posterior), vec![0.0; kernel.layout().len()]);
+            let mut run = ChainRun::start(&kernel, &posterior, &mut scratch).expect("starts");
+            let key = Key::new([2; 32], Purpose::Chain, 0);
+            // Each repetition takes random numbers of its own: another iteration of the same stream.
+            run.iteration = repetition;
+            kernel.step(&posterior, &mut run.state, repetition, &key, &mut scratch, &mut row).expect("steps");
+            pairs.push((nbeta * posterior.l0(), nbeta * row[1]));
+        }
+        pairs
+    }
+    let adapted = Adapted {
+        step_size: 0.25,
+        inverse_mass: vec![1.0, 0.3, 0.1],
+        length: Some(1.0),
+        ..Adapted::default()
+    };
+    let kernels = [
+        ("hmc", joint(&specs::hmc(1), &adapted)),
+        ("nuts", joint(&specs::nuts(1), &adapted)),
+        ("mala", joint(&Mala { thin: 1, ..specs::mala(1) }, &adapted)),
+        ("mclmc", joint(&specs::mclmc(1, Some(true)), &adapted)),
+    ];
+    for (name, pairs) in kernels {
+        let n = pairs.len() as f64;
+        let moved = pairs.iter().filter(|(a, b)| a != b).count() as f64 / n;
+        assert!(moved > 0.3, "{name} moves in {moved} of the repetitions");
+        // U is half a χ² of 3 degrees: mean and variance 3/2. Antisymmetric functions have mean 0.
+        type Test = (&'static str, fn(f64, f64) -> f64);
+        let tests: [Test; 4] = [
+            ("mean", |_, b| b - 1.5),
+            ("variance", |_, b| (b - 1.5) * (b - 1.5) - 1.5),
+            ("a²b − ab²", |a, b| a * a * b - a * b * b),
+            ("e⁻ᵃ b − a e⁻ᵇ", |a, b| (-a).exp() * b - a * (-b).exp()),
+        ];
+        for (what, f) in tests {
+            let values: Vec<f64> = pairs.iter().map(|&(a, b)| f(a, b)).collect();
+            let z = stats::mean(&values) / (stats::sd(&values) / n.sqrt());
+            assert!(z.abs() < 4.0, "{name}: {what} is {z:.1} standard errors off");
+        }
+    }
 }

