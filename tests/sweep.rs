@@ -99,7 +99,10 @@ fn finished_work_is_never_redone_and_lost_work_is() {
     assert_eq!(verify.code, 3, "{verify:?}");
     assert!(verify.out.contains(hash.as_str()) || verify.err.contains(hash.as_str()), "{verify:?}");
     let again = executed(&sweep(root, &[]));
-    assert!((3..=4).contains(&again), "one sgld run is 1 warmup, 2 chains and perhaps a control, not {again}");
+    assert!(
+        (3..=4).contains(&again),
+        "one sgld run is 1 warmup, 2 chains and perhaps a control, not {again}"
+    );
     assert_eq!(deterministic_files(root), before);
     assert_eq!(lambda_hat(root, &["artifacts", "verify"]).code, 0);
     assert_eq!(executed(&sweep(root, &[])), 0);

@@ -37,7 +37,7 @@ fn the_shipped_experiment_has_the_values_of_its_presets() {
     let experiment = shipped("experiments.yaml");
     assert_eq!(experiment.name, "dev");
     assert_eq!(experiment.targets.len(), 3);
-    assert_eq!(experiment.runs.len(), 6);
+    assert_eq!(experiment.runs.len(), 12);
     assert_eq!(experiment.runs.iter().map(|r| r.target).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2]);
 
     let network = |in_dim, hidden, activation| Network {
@@ -97,8 +97,11 @@ fn the_shipped_experiment_has_the_values_of_its_presets() {
     };
     let sgld = SamplerSpec { algo: Algo::Sgld(sgld), seed: 12345, chains: 4, dtype: Dtype::F32 };
     assert_eq!(experiment.runs[1].sampler, sgld);
-    let posterior = PosteriorSpec::default();
-    assert!(experiment.runs.iter().all(|r| r.posterior == posterior));
+    for run in &experiment.runs {
+        // The entry of vi has a posterior of its own.
+        let gamma = if run.sampler.algo.name() == "vi" { 0.001 } else { 1.0 };
+        assert_eq!(run.posterior, PosteriorSpec { gamma, ..PosteriorSpec::default() });
+    }
 }
 
 #[test]

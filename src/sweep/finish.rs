@@ -136,12 +136,11 @@ pub fn assemble(
         ("analysis.json", analysis_json),
         ("state.bin", postcard::to_stdvec(&states)?),
     ]);
-    Ok(Finished {
-        analysis,
-        files,
-        timing: json!({ "seconds": seconds, "units": units }),
-        seconds,
-        hosts,
-        log,
-    })
+    let timing = json!({
+        "seconds": seconds,
+        "wnv_time": analysis.llc_mcse.map(|mcse| mcse * mcse * seconds),
+        "ess_per_second": analysis.ess_mean.map(|ess| ess / seconds),
+        "units": units,
+    });
+    Ok(Finished { analysis, files, timing, seconds, hosts, log })
 }
