@@ -38,7 +38,10 @@ fn the_shipped_experiment_has_the_values_of_its_presets() {
     assert_eq!(experiment.name, "dev");
     assert_eq!(experiment.targets.len(), 3);
     assert_eq!(experiment.runs.len(), 12);
-    assert_eq!(experiment.runs.iter().map(|r| r.target).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2]);
+    let places: Vec<(usize, &str)> =
+        experiment.runs.iter().map(|r| (r.target, r.sampler.algo.name())).collect();
+    let names = ["hmc", "sgld", "mclmc", "vi"];
+    assert_eq!(places, [0, 1, 2].map(|t| names.map(|n| (t, n))).concat());
 
     let network = |in_dim, hidden, activation| Network {
         in_dim,
