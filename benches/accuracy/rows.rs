@@ -106,8 +106,8 @@ pub fn regular() -> Vec<Row> {
     let half_flat: Vec<f64> = (0..20).map(|i| if i < 10 { 0.0 } else { 1.0 + f64::from(i) }).collect();
     vec![
         quadratic_row("quadratic d 2".into(), &[1.0, 10.0], 1000.0, 1.0),
-        quadratic_row("quadratic d 6 of finite_n".into(), &[0.0, 0.01, 0.1, 1.0, 10.0, 100.0], 100.0, 1.0),
-        quadratic_row("quadratic d 10 condition 1000".into(), &spectrum(10, 1e3), 1e5, 1.0),
+        quadratic_row("quadratic d 4".into(), &[0.0, 0.1, 1.0, 10.0], 100.0, 1.0),
+        quadratic_row("quadratic d 10 condition 100".into(), &spectrum(10, 100.0), 1e4, 1.0),
         quadratic_row("quadratic d 20 half flat".into(), &half_flat, 100.0, 1.0),
         quadratic_row("quadratic d 50".into(), &[1.0; 50], 1000.0, 10.0),
         regression(5, 1, 200, 0.3),

@@ -227,7 +227,8 @@ pub fn analyse(trace: &Trace, context: &Context) -> Analysis {
             Some((mean, mcse)) => Control::Ran {
                 mean: mean + (1.0 - context.bias_at_half_step) * bias.unwrap_or(0.0),
                 mcse,
-                must_be_precise: context.bias != Bias::Exact,
+                // A bias of first order needs it; one of second is small where energies are conserved.
+                must_be_precise: context.bias != Bias::Exact && context.bias_at_half_step >= 0.5,
             },
             None if context.needs_control => Control::Missing,
             None => Control::NotNeeded,

@@ -8,7 +8,7 @@
 //! variance of the gradient.
 
 use super::chain::Scratch;
-use super::curvature::{largest, trace};
+use super::curvature::{largest, spectrum, trace};
 use super::leapfrog::{Leapfrog, State};
 use super::posterior::Posterior;
 use super::windowed::{self, Schedule};
@@ -53,6 +53,8 @@ pub struct Landscape<T> {
     pub noise_along: f64,
     /// (nβ)²·total variance of a minibatch gradient, the mean over the points.
     pub noise: f64,
+    /// Mean of s_i = nβh_i/(nβh_i + γ) over all dimensions, at the last point.
+    pub share: f64,
     /// Work so far.
     pub fge: f64,
 }
@@ -63,8 +65,8 @@ pub trait StepRule {
     /// variance `noise` (both in units of U): at least 0, infinite where the step is unstable.
     fn mode_bias(&self, step: f64, stiff: f64, noise: f64) -> f64;
 
-    /// Excess of λ̂, to first order.
-    fn excess(&self, step: f64, trace: f64, noise: f64) -> f64;
+    /// Excess of λ̂, to first order; `share` is the mean of s_i.
+    fn excess(&self, step: f64, trace: f64, noise: f64, share: f64) -> f64;
 
     /// The ε of a Langevin proposal that moves as far in one step.
     fn langevin_step(&self, step: f64) -> f64;
@@ -90,8 +92,15 @@ impl<T: Real> Landscape<T> {
                 }
                 t
             })?;
-        let mut found =
-            Self { points, stiffest: 0.0, trace: 0.0, noise_along: 0.0, noise: 0.0, fge: pilot.fge };
+        let mut found = Self {
+            points,
+            stiffest: 0.0,
+            trace: 0.0,
+            noise_along: 0.0,
+            noise: 0.0,
+            share: 0.0,
+            fge: pilot.fge,
+        };
         let count = found.points.len().div_ceil(THOROUGH) as f64;
         for (i, point) in found.points.iter().enumerate() {
             let stream = 3 * i as u64;
@@ -108,6 +117,13 @@ impl<T: Real> Landscape<T> {
             found.noise_along = found.noise_along.max(along);
             found.noise += total / count;
             found.fge += more + batches;
+        }
+        if let Some(point) = found.points.last() {
+            let ones = vec![T::ONE; posterior.dim()];
+            let (nodes, work) = spectrum(posterior, &point.w, &ones, &probe, u64::MAX >> 32, &mut scratch);
+            let stiff = |h: f64| h.max(0.0) / (h.max(0.0) + posterior.gamma()).max(f64::MIN_POSITIVE);
+            found.share = nodes.iter().map(|(h, weight)| weight * stiff(*h)).sum();
+            found.fge += work;
         }
         Ok(found)
     }
@@ -128,7 +144,7 @@ impl<T: Real> Landscape<T> {
         };
         let acceptance = self.acceptance(posterior, rule.langevin_step(step), &key);
         let bound = rule.mode_bias(step, self.stiffest, self.noise_along);
-        let excess = rule.excess(step, self.trace, self.noise);
+        let excess = rule.excess(step, self.trace, self.noise, self.share);
         Ok(Adapted {
             step_size: step,
             fge: self.fge,

@@ -104,7 +104,7 @@ impl StepRule for Rule {
         if shrink > 0.0 { (1.0 + 0.5 * step * noise / self.0) / shrink - 1.0 } else { f64::INFINITY }
     }
 
-    fn excess(&self, step: f64, trace: f64, noise: f64) -> f64 {
+    fn excess(&self, step: f64, trace: f64, noise: f64, _share: f64) -> f64 {
         0.25 * step * (trace / (2.0 - self.0) + noise / self.0)
     }
 

@@ -206,7 +206,7 @@ impl StepRule for Rule {
         if shrink > 0.0 { (1.0 + 0.25 * step * noise) / shrink - 1.0 } else { f64::INFINITY }
     }
 
-    fn excess(&self, step: f64, trace: f64, noise: f64) -> f64 {
+    fn excess(&self, step: f64, trace: f64, noise: f64, _share: f64) -> f64 {
         0.125 * step * (trace + noise)
     }
 

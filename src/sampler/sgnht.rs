@@ -145,8 +145,11 @@ impl StepRule for Rule {
         if shrink > 0.0 { (1.0 + 0.5 * step * noise / self.0) / shrink - 1.0 } else { f64::INFINITY }
     }
 
-    fn excess(&self, step: f64, _trace: f64, noise: f64) -> f64 {
-        0.25 * step * noise / self.0
+    /// With V̄ the mean of the directions' noise, the friction leaves Σ s_i(V_i − V̄)·η/(4α); the noise
+    /// is where the curvature is, so that Σ s_iV_i is about all of it, and Σ s_iV̄ the share of the stiff
+    /// directions.
+    fn excess(&self, step: f64, _trace: f64, noise: f64, share: f64) -> f64 {
+        0.25 * step * noise * (1.0 - share) / self.0
     }
 
     fn langevin_step(&self, step: f64) -> f64 {
