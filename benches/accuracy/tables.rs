@@ -79,6 +79,7 @@ pub fn coverage(rows: &[&str], names: &[&str], truths: &[f64], cells: &[Vec<Vec<
     head("coverage of bias-corrected 95 % intervals in %, of verdicts ok and wrong ok", names);
     let mut passed = true;
     let mut pooled = vec![(0usize, 0usize); names.len()];
+    let mut verdicts = vec![(0usize, 0usize); names.len()];
     let mut failures = Vec::new();
     for ((row, &exact), cells) in rows.iter().zip(truths).zip(cells) {
         print!("{row:<44} {exact:>9.4}");
@@ -87,6 +88,7 @@ pub fn coverage(rows: &[&str], names: &[&str], truths: &[f64], cells: &[Vec<Vec<
             let wrong = cells.iter().filter(|c| c.wrong).count();
             let ok = cells.iter().filter(|c| c.ok).count();
             pooled[s] = (pooled[s].0 + covered, pooled[s].1 + cells.len());
+            verdicts[s] = (verdicts[s].0 + ok, verdicts[s].1 + wrong);
             let share = 100.0 / cells.len() as f64;
             print!(" {:>15}", format!("{:.1} {:.0} {wrong}", share * covered as f64, share * ok as f64));
             let p = binomial_tail(covered, cells.len(), NOMINAL);
@@ -96,9 +98,6 @@ pub fn coverage(rows: &[&str], names: &[&str], truths: &[f64], cells: &[Vec<Vec<
                     names[s],
                     cells.len()
                 ));
-            }
-            if wrong as f64 > WRONG * ok as f64 {
-                failures.push(format!("FAILS: {}: {row}: {wrong} of {ok} ok verdicts are wrong", names[s]));
             }
         }
         println!();
@@ -115,6 +114,13 @@ pub fn coverage(rows: &[&str], names: &[&str], truths: &[f64], cells: &[Vec<Vec<
                 names[s],
                 100.0 * share
             ));
+        }
+    }
+    print!("\n{:<54}", "verdicts ok, of them wrong");
+    for (s, (ok, wrong)) in verdicts.iter().enumerate() {
+        print!(" {:>15}", format!("{ok}, {wrong}"));
+        if *wrong as f64 > WRONG * *ok as f64 {
+            failures.push(format!("FAILS: {}: {wrong} of {ok} ok verdicts are wrong", names[s]));
         }
     }
     println!();

@@ -194,17 +194,22 @@ fn run_json(
     posterior: &PosteriorSpec,
     mask: Option<[u8; 32]>,
 ) -> Value {
-    let mut posterior = to_json(posterior);
-    if let (Some(mask), Some(place)) = (mask, posterior.pointer_mut("/parameters/mask")) {
-        *place = Id(mask).to_string().into();
-    }
     json!({
         "type": kind,
         "target": target.to_string(),
         "revision": sampler.algo.revision(),
         "sampler": to_json(sampler),
-        "posterior": posterior,
+        "posterior": posterior_json(posterior, mask),
     })
+}
+
+/// A posterior as JSON, a mask by its content instead of its path.
+pub fn posterior_json(posterior: &PosteriorSpec, mask: Option<[u8; 32]>) -> Value {
+    let mut value = to_json(posterior);
+    if let (Some(mask), Some(place)) = (mask, value.pointer_mut("/parameters/mask")) {
+        *place = Id(mask).to_string().into();
+    }
+    value
 }
 
 /// The specification types are plain data: they always have a JSON form.

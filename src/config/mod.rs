@@ -28,7 +28,7 @@ mod tests;
 
 pub use algo::*;
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
-pub use id::{Id, canonical_json, run_id, stream_id, target_id};
+pub use id::{Id, canonical_json, posterior_json, run_id, stream_id, target_id};
 pub use keys::{KeyDoc, keys};
 pub use network::infer_width;
 pub use resolve::{LoadOptions, load, parse};

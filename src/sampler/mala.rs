@@ -3,8 +3,10 @@
 //! Proposal w' = w − (ε/2)M⁻¹∇U + √ε·M^(−½)ξ: a single leapfrog step of size √ε from a fresh
 //! momentum, which is how it is computed. Each step draws √ε anew, as the other exact samplers do.
 
+use serde::{Deserialize, Serialize};
+
 use super::chain::{Iterations, Kernel, Scratch};
-use super::leapfrog::{Leapfrog, SHORTEST, State, Trajectory, burn_in, control_draws, layout};
+use super::leapfrog::{self, Leapfrog, SHORTEST, Trajectory, burn_in, control_draws, layout};
 use super::posterior::Posterior;
 use super::windowed::{self, Schedule};
 use super::{Adapted, Method, Role, SamplerError, Work};
@@ -24,10 +26,19 @@ pub struct MalaKernel<T> {
     iterations: Iterations,
 }
 
+/// Where a chain is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State<T> {
+    at: leapfrog::State<T>,
+    /// Since the last draw: whether a step diverged, and the sum of acceptance probabilities.
+    diverged: bool,
+    acceptance: f64,
+}
+
 fn transition<T: Real>(
     leapfrog: &Leapfrog<T>,
     posterior: &Posterior<'_, T>,
-    state: &mut State<T>,
+    state: &mut leapfrog::State<T>,
     iteration: u64,
     key: &Key,
     scratch: &mut Scratch<T>,
@@ -54,7 +65,8 @@ impl<T: Real> Kernel<T> for MalaKernel<T> {
         posterior: &Posterior<'_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<State<T>, SamplerError> {
-        State::start(posterior, scratch)
+        let at = leapfrog::State::start(posterior, scratch)?;
+        Ok(State { at, diverged: false, acceptance: 0.0 })
     }
 
     fn step(
@@ -66,16 +78,20 @@ impl<T: Real> Kernel<T> for MalaKernel<T> {
         scratch: &mut Scratch<T>,
         row: &mut [f64],
     ) -> Result<bool, SamplerError> {
-        let t = transition(&self.leapfrog, posterior, state, iteration, key, scratch);
+        let mut t = transition(&self.leapfrog, posterior, &mut state.at, iteration, key, scratch);
+        state.diverged |= t.diverged;
+        state.acceptance += t.acceptance;
         let kept = (iteration + 1).is_multiple_of(self.thin);
         if kept {
-            t.fill(posterior, state, row);
+            (t.diverged, t.acceptance) = (state.diverged, state.acceptance / self.thin as f64);
+            t.fill(posterior, &state.at, row);
+            (state.diverged, state.acceptance) = (false, 0.0);
         }
         Ok(kept)
     }
 
     fn fge(&self, state: &State<T>) -> f64 {
-        state.fge
+        state.at.fge
     }
 }
 
@@ -111,9 +127,16 @@ impl Method for Mala {
             target_acceptance: self.target_acceptance,
         };
         let mut scratch = Scratch::plain(posterior);
-        windowed::warmup(schedule, posterior, &key, &mut scratch, |leapfrog, state, iteration, scratch| {
-            transition(leapfrog, posterior, state, iteration, &key, scratch)
-        })
+        let adapted = windowed::warmup(
+            schedule,
+            posterior,
+            &key,
+            &mut scratch,
+            |leapfrog, state, iteration, scratch| {
+                transition(leapfrog, posterior, state, iteration, &key, scratch)
+            },
+        )?;
+        Ok(Adapted { step_size: adapted.step_size * adapted.step_size, ..adapted })
     }
 
     /// The control chain takes half the step √ε and twice as many steps a draw.
@@ -123,6 +146,7 @@ impl Method for Mala {
             Role::Control => (0.5, 2 * self.thin, control_draws(self.draws)),
         };
         let iterations = Iterations::dropping(burn_in(self.warmup), draws).thinned(thin);
-        MalaKernel { leapfrog: Leapfrog::adapted(adapted, shrink), thin: thin as u64, iterations }
+        let leapfrog = Leapfrog::new(shrink * adapted.step_size.sqrt(), &adapted.inverse_mass);
+        MalaKernel { leapfrog, thin: thin as u64, iterations }
     }
 }

@@ -173,9 +173,16 @@ pub fn draw_direction<T: Real>(rng: &mut ChaCha8Rng, u: &mut [T]) {
     normalise(u);
 }
 
+/// Steps of so many L leave nothing of a direction, and e^(2ε/L) would overflow.
+const FORGOTTEN: f64 = 30.0;
+
 /// Forgets part of the direction: u ← (u + νz)/‖·‖ with ν² = (e^(2ε/L) − 1)/d, so that over a path of
 /// length L a factor e⁻¹ of it is left (Robnik & Seljak 2023, "Fluctuation without dissipation").
 pub fn refresh<T: Real>(rng: &mut ChaCha8Rng, u: &mut [T], noise: &mut [T], step: f64, length: f64) {
+    if step > FORGOTTEN * length {
+        draw_direction(rng, u);
+        return;
+    }
     fill_normal(rng, noise);
     let nu = T::from_f64((libm::expm1(2.0 * step / length) / u.len() as f64).sqrt());
     u.iter_mut().zip(noise.iter()).for_each(|(u, &z)| *u += nu * z);

@@ -43,6 +43,9 @@ pub fn parameters(posterior: &PosteriorSpec, target: &PlannedTarget) -> Result<C
             if mask.len() != target.dim {
                 return Err(about(format!("`mask` has {} entries, the target {}", mask.len(), target.dim)));
             }
+            if mask.iter().any(|m| !m.is_finite()) {
+                return Err(about("`mask` holds numbers that are not finite".to_owned()));
+            }
             let places = mask.iter().enumerate().filter(|(_, m)| **m != 0.0).map(|(i, _)| i as u32);
             let chosen: Vec<u32> = places.collect();
             if chosen.is_empty() {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::SweepError;
 use super::plan::{PlannedRun, PlannedTarget};
 use super::writer::RunParts;
-use crate::config::canonical_json;
+use crate::config::{canonical_json, posterior_json};
 use crate::diagnostics::{Analysis, Bias, Context, Tuning, analyse};
 use crate::io::{Attr, netcdf};
 use crate::sampler;
@@ -116,7 +116,9 @@ pub fn assemble(
         bias_at_half_step: sampler::bias_at_half_step(&run.sampler).unwrap_or(0.0),
     };
     let analysis = analyse(&trace, &context);
-    let settings = canonical_json(&json!({ "sampler": run.sampler, "posterior": run.posterior }));
+    let settings = canonical_json(
+        &json!({ "sampler": run.sampler, "posterior": posterior_json(&run.posterior, run.mask) }),
+    );
     let attrs = [
         ("target_id", Attr::Str(target_id.clone())),
         ("run_id", Attr::Str(run_id.clone())),

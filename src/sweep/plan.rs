@@ -63,6 +63,8 @@ pub struct PlannedRun {
     pub target: usize,
     /// Places of the parameters that are sampled; `None`: all.
     pub chosen: Option<Vec<u32>>,
+    /// BLAKE3 of the file that chose them, where there is one.
+    pub mask: Option<[u8; 32]>,
     /// How many they are.
     pub dim: usize,
     /// The sampler.
@@ -133,6 +135,7 @@ impl Plan {
                     id: config::run_id(&target.id, &run.sampler, &run.posterior, mask),
                     stream: config::stream_id(&target.id, &run.sampler, &run.posterior, mask),
                     chosen,
+                    mask,
                     dim,
                     target: run.target,
                     sampler: run.sampler.clone(),
@@ -149,13 +152,25 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Targets of equal files under different paths are equal, which only their ids tell.
+    /// Targets and masks of equal files under different paths are equal, which only ids tell.
     fn refuse_twins(&self) -> Result<(), SweepError> {
         let mut seen = BTreeMap::new();
         for (second, target) in self.targets.iter().enumerate() {
             if let Some(first) = seen.insert(target.id, second) {
                 let (place, label) = (target.place.clone(), target.label.clone());
                 return Err(SweepError::Twins { place, first, second, label });
+            }
+        }
+        let mut seen = BTreeMap::new();
+        for run in &self.runs {
+            if let Some(first) = seen.insert(run.id, run) {
+                let target = &self.targets[run.target];
+                let why = format!(
+                    "{} is given twice: the masks have the same content; remove one",
+                    first.sampler.algo.name()
+                );
+                let (place, label) = (target.place.clone(), target.label.clone());
+                return Err(SweepError::Parameters { place, label, why });
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ const STEP: Key = key(
     "step_size",
     Kind::Auto(&Kind::Float(Range::POSITIVE)),
     Default::Text("auto"),
-    "ε of the proposal w − (ε/2)∇U + √ε ξ; auto: adapted together with a metric.",
+    "ε of the proposal w − (ε/2)∇U + √ε ξ; auto: adapted together with a metric. √ε is drawn anew each step, times U(0.2, 1).",
 );
 const THIN: Key = key("thin", Kind::Int(1, MAX_DIM), Default::Int(10), "Steps a kept draw.");
 
@@ -36,7 +36,7 @@ fn resolve(settings: &Section) -> Option<Algo> {
         (settings.auto_float("step_size"), settings.float("target_acceptance"));
     let step_size = step_size?;
     if step_size.is_some() {
-        settings.refuse_idle(&["warmup", "target_acceptance"], "with a given step_size");
+        settings.refuse_idle(&["target_acceptance"], "with a given step_size");
     }
     Some(Algo::Mala(Mala {
         draws: draws?,

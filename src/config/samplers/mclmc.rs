@@ -101,7 +101,8 @@ fn resolve(settings: &Section) -> Option<Algo> {
     });
     let adjusted = settings.auto_bool("adjusted");
     if adjusted == Some(Some(true)) {
-        settings.refuse_idle(&["thin", "desired_energy_var"], "with `adjusted: true`");
+        let idle = ["thin", "desired_energy_var", "trust_in_estimate", "num_effective_samples"];
+        settings.refuse_idle(&idle, "with `adjusted: true`");
     } else if adjusted == Some(Some(false)) {
         settings.refuse_idle(&["target_acceptance"], "with `adjusted: false`");
     }
@@ -116,8 +117,15 @@ fn resolve(settings: &Section) -> Option<Algo> {
             "trust_in_estimate",
             "num_effective_samples",
             "diagonal_preconditioning",
+            "target_acceptance",
         ];
         settings.refuse_idle(&idle, "with `num_steps: 0`");
+    }
+    if fracs[1] == Some(0.0) {
+        settings.refuse_idle(
+            &["diagonal_preconditioning"],
+            "with `frac_tune2: 0`, the phase that measures the scales",
+        );
     }
     let (draws, thin, l) = (settings.size("draws"), settings.auto_size("thin"), settings.auto_float("L"));
     let floats = ["step_size", "desired_energy_var", "trust_in_estimate", "num_effective_samples"]

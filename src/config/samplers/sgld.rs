@@ -118,6 +118,13 @@ fn corrections(settings: &Section, precond: Precond) -> Option<(bool, bool)> {
         settings.refuse_idle(&["gamma_term", "freeze_precond"], "without `precond: rmsprop`");
         return Some((false, false));
     }
+    if freeze && settings.int("warmup") == Some(0) {
+        settings.conflict(
+            "freeze_precond",
+            "needs a `warmup` of at least 1, in which the preconditioner is found",
+        );
+        return None;
+    }
     if gamma_term && freeze {
         settings
             .conflict("freeze_precond", "a frozen preconditioner needs no `gamma_term`; give one of them");
