@@ -19,7 +19,7 @@ const BASE: &str = "experiment: memory
 targets: [{ model: base, data: base, teacher: _null, seed: 43, overrides: { training: { steps: 10 } } }]
 samplers:
   - { name: hmc, overrides: { draws: 4, warmup: 0, num_integration_steps: 1 } }
-  - { name: sgld, overrides: { steps: 200, warmup: 0, eval_every: 50 } }
+  - { name: sgld, overrides: { steps: 200, warmup: 50, eval_every: 50, precond: rmsprop, step_size: 1e-6 } }
 ";
 
 /// From the start of the process to the first unit on its way: until the line that says so.
