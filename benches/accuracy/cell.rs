@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use lambda_hat::config::{Dtype, SamplerSpec};
-use lambda_hat::diagnostics::{Bias, Context, Tuning, Verdict, analyse, is_wrong};
+use lambda_hat::diagnostics::{Analysis, Bias, Context, Tuning, Verdict, analyse, is_wrong};
 use lambda_hat::sampler::{self, Flow, Posterior, Role, run_chain, warmup};
+use lambda_hat::stats::mean;
 use lambda_hat::trace::Trace;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,12 @@ pub struct Cell {
     pub fge: f64,
     pub seconds: f64,
     pub failure: Option<String>,
+    /// The step size that was given or chosen.
+    #[serde(default)]
+    pub step_size: Option<f64>,
+    /// Mean of ln target − ln q (vi).
+    #[serde(default)]
+    pub elbo: Option<f64>,
 }
 
 impl Cell {
@@ -40,8 +47,10 @@ pub fn run(row: &Row, spec: &SamplerSpec, repetition: u64, exact: f64, key: Stri
     let outcome = sample(row, spec, repetition);
     let seconds = start.elapsed().as_secs_f64();
     match outcome {
-        Ok((a, fge)) => Cell {
+        Ok(Sampled { analysis: a, fge, step_size, elbo }) => Cell {
             key,
+            step_size: Some(step_size),
+            elbo,
             mean: a.llc_mean,
             mcse: a.llc_mcse,
             bias: a.llc_bias,
@@ -65,15 +74,20 @@ pub fn run(row: &Row, spec: &SamplerSpec, repetition: u64, exact: f64, key: Stri
             fge: 0.0,
             seconds,
             failure: Some(e.to_string()),
+            step_size: None,
+            elbo: None,
         },
     }
 }
 
-fn sample(
-    row: &Row,
-    spec: &SamplerSpec,
-    repetition: u64,
-) -> Result<(lambda_hat::diagnostics::Analysis, f64), sampler::SamplerError> {
+struct Sampled {
+    analysis: Analysis,
+    fge: f64,
+    step_size: f64,
+    elbo: Option<f64>,
+}
+
+fn sample(row: &Row, spec: &SamplerSpec, repetition: u64) -> Result<Sampled, sampler::SamplerError> {
     debug_assert_eq!(spec.dtype, Dtype::F64);
     let id = cell_id(row, spec, repetition);
     let posterior = Posterior::new(row.potential.as_ref(), &row.centre, row.nbeta, row.gamma)?;
@@ -120,6 +134,16 @@ fn sample(
         unknown_bias: sampler::unknown_bias(spec),
         bias_at_half_step: sampler::bias_at_half_step(spec).unwrap_or(0.0),
     };
-    let analysis = analyse(&Trace { layout, chains }, &context);
-    Ok((analysis, fge_warmup + fge_sampling))
+    let trace = Trace { layout, chains };
+    let elbo = elbo(&trace);
+    let analysis = analyse(&trace, &context);
+    Ok(Sampled { analysis, fge: fge_warmup + fge_sampling, step_size: adapted.step_size, elbo })
+}
+
+/// The mean of ln target − ln q over all draws, where there are such columns.
+fn elbo(trace: &Trace) -> Option<f64> {
+    let column = |name: &str| trace.layout.iter().position(|c| c.name == name);
+    let (target, q) = (column("log_target")?, column("log_q")?);
+    let draws = trace.chains.iter().flat_map(|c| c.values[target].iter().zip(&c.values[q]));
+    Some(mean(&draws.map(|(p, q)| p - q).collect::<Vec<_>>()))
 }

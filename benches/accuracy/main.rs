@@ -10,6 +10,7 @@
 mod potentials;
 
 mod cell;
+mod quadratic;
 mod record;
 mod rows;
 mod settings;
@@ -25,19 +26,35 @@ use record::Record;
 use rows::{Row, Truth};
 use settings::Effort;
 
-/// A part of the benchmark: its name, its rows, the samplers and how often each runs.
+/// A part of the benchmark: its rows, how often each is run, and how its samplers are chosen.
 struct Part {
     name: &'static str,
     rows: Vec<Row>,
-    /// Fixed, or by the row's dimension.
-    effort: Option<Effort>,
+    samplers: fn(&Row) -> Vec<SamplerSpec>,
     repetitions: u64,
 }
 
 impl Part {
-    fn samplers(&self, row: &Row) -> Vec<SamplerSpec> {
-        settings::samplers(self.effort.unwrap_or_else(|| Effort::of(row.centre.len())))
+    /// What the columns of its table are called.
+    fn columns(&self) -> Vec<&'static str> {
+        if self.name == "energy variance" {
+            settings::energy_variances().into_iter().map(|(name, _)| name).collect()
+        } else {
+            (self.samplers)(&self.rows[0]).iter().map(|s| s.algo.name()).collect()
+        }
     }
+}
+
+fn one_run(row: &Row) -> Vec<SamplerSpec> {
+    settings::samplers(Effort::of(row.centre.len()))
+}
+
+fn one_of_many(row: &Row) -> Vec<SamplerSpec> {
+    settings::samplers(row.effort.unwrap_or(Effort::Short))
+}
+
+fn mclmc(_: &Row) -> Vec<SamplerSpec> {
+    settings::energy_variances().into_iter().map(|(_, spec)| spec).collect()
 }
 
 fn main() -> ExitCode {
@@ -60,9 +77,10 @@ fn run() -> std::io::Result<bool> {
     let repetitions = std::env::var("ACCURACY_REPETITIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
     let record = Mutex::new(Record::open("target/accuracy.jsonl".as_ref())?);
     let parts = [
-        Part { name: "quadratics", rows: rows::quadratics(), effort: None, repetitions: 1 },
-        Part { name: "singular", rows: rows::singular(), effort: None, repetitions: 1 },
-        Part { name: "coverage", rows: rows::regular(), effort: Some(Effort::Short), repetitions },
+        Part { name: "quadratics", rows: rows::quadratics(), samplers: one_run, repetitions: 1 },
+        Part { name: "energy variance", rows: rows::energy_variance(), samplers: mclmc, repetitions: 1 },
+        Part { name: "singular", rows: rows::singular(), samplers: one_run, repetitions: 1 },
+        Part { name: "coverage", rows: rows::regular(), samplers: one_of_many, repetitions },
     ];
     let mut passed = true;
     for mut part in parts {
@@ -72,15 +90,35 @@ fn run() -> std::io::Result<bool> {
         }
         let truths = truths(&part, &record);
         let cells = all_cells(&part, &truths, &record);
-        let samplers = part.samplers(&part.rows[0]);
-        let names: Vec<&str> = samplers.iter().map(|s| s.algo.name()).collect();
+        let names = part.columns();
         let lines: Vec<&str> = part.rows.iter().map(|r| r.name.as_str()).collect();
-        passed &= match part.name {
-            "coverage" => tables::coverage(&lines, &names, &truths, &cells),
-            name => tables::errors(name, &lines, &names, &truths, &cells),
+        let failures = if part.name == "coverage" {
+            tables::coverage(&lines, &names, &truths, &cells)
+        } else {
+            let (medians, mut failures) = tables::errors(part.name, &lines, &names, &truths, &cells);
+            failures.extend(match part.name {
+                "singular" => tables::median_bars(&names, &medians),
+                "energy variance" => tables::falling(&lines, &names, &truths, &cells),
+                _ => quadratic_bars(&part, &truths, &cells),
+            });
+            failures
         };
+        passed &= tables::conclude(&failures);
     }
     Ok(passed)
+}
+
+/// What the closed forms of quadratics are missed by.
+fn quadratic_bars(part: &Part, truths: &[f64], cells: &[Vec<Vec<Cell>>]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for ((row, &exact), cells) in part.rows.iter().zip(truths).zip(cells) {
+        for (spec, cell) in (part.samplers)(row).iter().zip(cells) {
+            if let Some(what) = quadratic::shortfall(row, spec, &cell[0], exact) {
+                failures.push(format!("FAILS: {}: {}: {what}", spec.algo.name(), row.name));
+            }
+        }
+    }
+    failures
 }
 
 /// The truth of every row, by a long run where no formula is known.
@@ -94,7 +132,7 @@ fn truths(part: &Part, record: &Mutex<Record>) -> Vec<f64> {
 
 /// `cells[row][sampler][repetition]`
 fn all_cells(part: &Part, truths: &[f64], record: &Mutex<Record>) -> Vec<Vec<Vec<Cell>>> {
-    let samplers: Vec<Vec<SamplerSpec>> = part.rows.iter().map(|row| part.samplers(row)).collect();
+    let samplers: Vec<Vec<SamplerSpec>> = part.rows.iter().map(part.samplers).collect();
     let jobs: Vec<(usize, usize, u64)> = (0..part.rows.len())
         .flat_map(|r| (0..samplers[r].len()).map(move |s| (r, s)))
         .flat_map(|(r, s)| (0..part.repetitions).map(move |k| (r, s, k)))

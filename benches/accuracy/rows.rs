@@ -5,6 +5,7 @@ use lambda_hat::num::rng::{Key, Purpose, fill_normal};
 use lambda_hat::target::{NetworkPotential, Potential, build};
 
 use crate::potentials::{finite_rows, quadratic};
+use crate::settings::Effort;
 
 /// What a row's λ̂ is compared with.
 pub enum Truth {
@@ -24,12 +25,32 @@ pub struct Row {
     pub truth: Truth,
     /// Exact samplers get a control chain, as in a sweep.
     pub singular: bool,
+    /// h of a quadratic, else empty.
+    pub eigenvalues: Vec<f64>,
+    /// How long chains are, where it does not follow from the part.
+    pub effort: Option<Effort>,
+}
+
+impl Row {
+    fn stiff(self) -> Self {
+        Row { effort: Some(Effort::Stiff), ..self }
+    }
 }
 
 fn quadratic_row(name: String, h: &[f64], nbeta: f64, gamma: f64) -> Row {
     let exact = h.iter().map(|h| 0.5 * nbeta * h / (nbeta * h + gamma)).sum();
     let centre = vec![0.0; h.len()];
-    Row { name, potential: quadratic(h), centre, nbeta, gamma, truth: Truth::Known(exact), singular: false }
+    Row {
+        name,
+        potential: quadratic(h),
+        centre,
+        nbeta,
+        gamma,
+        truth: Truth::Known(exact),
+        singular: false,
+        eigenvalues: h.to_vec(),
+        effort: None,
+    }
 }
 
 /// Eigenvalues from 1 down to 1/condition, in equal ratios.
@@ -64,6 +85,8 @@ pub fn singular() -> Vec<Row> {
             gamma: row.gamma,
             truth: Truth::Known(row.exact),
             singular: true,
+            eigenvalues: Vec::new(),
+            effort: None,
         })
         .collect();
     for exponents in [vec![2, 1], vec![1, 1, 1], vec![2, 2]] {
@@ -98,7 +121,24 @@ fn target(problem: Problem) -> Row {
     let (nbeta, gamma) = (1000.0 / f64::ln(1000.0), 1.0);
     let truth = built.exact.llc(nbeta, gamma).map_or(Truth::LongRun, Truth::Known);
     let (potential, centre) = (built.potential(), built.w_star);
-    Row { name, potential, centre, nbeta, gamma, truth, singular: true }
+    Row {
+        name,
+        potential,
+        centre,
+        nbeta,
+        gamma,
+        truth,
+        singular: true,
+        eigenvalues: Vec::new(),
+        effort: None,
+    }
+}
+
+/// Where the bias of unadjusted MCLMC is seen to fall with the energy variance it is told to keep.
+pub fn energy_variance() -> Vec<Row> {
+    let row =
+        |d: usize| quadratic_row(format!("quadratic d {d} condition 1e1 γ 1"), &spectrum(d, 10.0), 1e4, 1.0);
+    [10, 100].map(row).into()
 }
 
 /// Eight regular posteriors, three of them with rows, and so with noise in minibatch gradients.
@@ -106,8 +146,9 @@ pub fn regular() -> Vec<Row> {
     let half_flat: Vec<f64> = (0..20).map(|i| if i < 10 { 0.0 } else { 1.0 + f64::from(i) }).collect();
     vec![
         quadratic_row("quadratic d 2".into(), &[1.0, 10.0], 1000.0, 1.0),
-        quadratic_row("quadratic d 4".into(), &[0.0, 0.1, 1.0, 10.0], 100.0, 1.0),
-        quadratic_row("quadratic d 10 condition 100".into(), &spectrum(10, 100.0), 1e4, 1.0),
+        quadratic_row("quadratic d 6 of finite_n".into(), &[0.0, 0.01, 0.1, 1.0, 10.0, 100.0], 100.0, 1.0)
+            .stiff(),
+        quadratic_row("quadratic d 10 condition 1000".into(), &spectrum(10, 1e3), 1e5, 1.0).stiff(),
         quadratic_row("quadratic d 20 half flat".into(), &half_flat, 100.0, 1.0),
         quadratic_row("quadratic d 50".into(), &[1.0; 50], 1000.0, 10.0),
         regression(5, 1, 200, 0.3),
@@ -146,6 +187,8 @@ fn regression(inputs: usize, outputs: usize, n: usize, noise: f64) -> Row {
         gamma,
         truth: Truth::Known(exact),
         singular: false,
+        eigenvalues: Vec::new(),
+        effort: None,
     }
 }
 

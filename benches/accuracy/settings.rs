@@ -11,6 +11,9 @@ pub enum Effort {
     Heavy,
     /// One of hundreds.
     Short,
+    /// The same where curvatures lie a factor of 1000 and more apart, so that steps are small beside
+    /// the softest mode.
+    Stiff,
 }
 
 impl Effort {
@@ -53,8 +56,27 @@ pub fn samplers(effort: Effort) -> Vec<SamplerSpec> {
             ("sgnht", "steps: 20000, warmup: 2000, eval_every: 20, batch_size: 64"),
             ("vi", "draws: 500, steps: 500, M: 1, r: 10, batch_size: 64"),
         ],
+        Effort::Stiff => &[
+            ("hmc", "draws: 500, warmup: 500"),
+            ("nuts", "draws: 500, warmup: 500"),
+            ("mala", "draws: 500, warmup: 500, thin: 10"),
+            ("mclmc", "draws: 500"),
+            ("sgld", "steps: 2000000, warmup: 200000, eval_every: 2000"),
+            ("sghmc", "steps: 400000, warmup: 40000, eval_every: 400"),
+            ("sgnht", "steps: 400000, warmup: 40000, eval_every: 400"),
+            ("vi", "draws: 500, steps: 500, M: 1, r: 10"),
+        ],
     };
     overrides.iter().map(|(name, overrides)| sampler(name, overrides)).collect()
+}
+
+/// MCLMC at several energy variances, by which they are named; the preset's is the last.
+pub fn energy_variances() -> Vec<(&'static str, SamplerSpec)> {
+    let spec = |variance| {
+        let keys = format!("draws: 20000, num_steps: 5000, adjusted: false, desired_energy_var: {variance}");
+        (variance, sampler("mclmc", &keys))
+    };
+    ["5e-3", "5e-4", "5e-5"].map(spec).into()
 }
 
 /// What stands in where there is no formula: NUTS at a small step.
