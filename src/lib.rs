@@ -10,6 +10,7 @@ pub mod device;
 pub mod diagnostics;
 pub mod io;
 pub mod num;
+pub mod resume;
 pub mod sampler;
 pub mod stats;
 pub mod store;

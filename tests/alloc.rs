@@ -6,7 +6,8 @@ mod specs;
 
 use lambda_hat::config::{Activation, Loss, Network, Optimizer, Training};
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
-use lambda_hat::sampler::{Adapted, ChainRun, Flow, Kernel, Method, Posterior, Role, Scratch};
+use lambda_hat::resume::Desk;
+use lambda_hat::sampler::{Adapted, ChainRun, Kernel, Method, Posterior, Role, Scratch};
 use lambda_hat::target::{NetworkPotential, param_count, train};
 
 fn normals(n: usize, stream: u32) -> Vec<f32> {
@@ -35,7 +36,7 @@ fn of_chain<M: Method>(method: &M, adapted: &Adapted, posterior: &Posterior<'_, 
         let mut scratch = Scratch::of(kernel, posterior);
         let mut row = vec![0.0; kernel.layout().len()];
         let mut run = ChainRun::start(kernel, posterior, &mut scratch).expect("starts");
-        run.advance(kernel, posterior, &key, &mut scratch, &mut row, &mut |_| Flow::Continue).expect("runs");
+        run.advance(kernel, posterior, &key, &mut scratch, &mut row, &mut Desk::unwatched()).expect("runs");
     })
     .count_total
 }
@@ -72,7 +73,7 @@ fn chains_allocate_at_their_start_only() {
     twice("sgnht".into(), of(100), of(200));
     let short = specs::vis(50, 30).into_iter().zip(specs::vis(100, 60));
     for (one, two) in short {
-        let adapted = one.warmup(&posterior, [5; 32]).expect("adapts");
+        let adapted = one.warmup(&posterior, [5; 32], &mut Desk::unwatched()).expect("adapts");
         let of = |spec| of_chain(spec, &adapted, &posterior);
         twice(format!("{one:?}"), of(&one), of(&two));
     }
@@ -99,7 +100,7 @@ fn training_allocates_at_its_start_only() {
             };
             let mut w = start.clone();
             allocation_counter::measure(|| {
-                train(&potential, &training, [1; 32], &mut w).expect("trains");
+                train(&potential, &training, [1; 32], &mut w, &mut Desk::unwatched()).expect("trains");
             })
             .count_total
         };

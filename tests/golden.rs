@@ -11,7 +11,8 @@ use lambda_hat::config::{
 };
 use lambda_hat::device::Element;
 use lambda_hat::io::npz::{self, Array};
-use lambda_hat::sampler::{Flow, Posterior, Role, run_chain, warmup};
+use lambda_hat::resume::Desk;
+use lambda_hat::sampler::{Posterior, Role, run_chain, warmup};
 use lambda_hat::stats;
 use lambda_hat::target::{ExternalArrays, NetworkPotential, Potential, Reference, Tensor, build};
 
@@ -138,12 +139,18 @@ fn samplers_agree_with_a_long_run_of_another_implementation() {
     for algo in [Algo::Hmc(hmc), Algo::Nuts(nuts), Algo::Mala(mala), Algo::Mclmc(mclmc)] {
         let sampler = SamplerSpec { algo, seed: 1, chains: 4, dtype: Dtype::F64 };
         let name = sampler.algo.name();
-        let adapted = warmup(&sampler, &posterior, [7; 32]).expect("adapts");
+        let adapted = warmup(&sampler, &posterior, [7; 32], &mut Desk::unwatched()).expect("adapts");
         let llc: Vec<Vec<f64>> = (0..4)
             .map(|chain| {
-                let run = run_chain(&sampler, &posterior, &adapted, [7; 32], chain, Role::Main, &mut |_| {
-                    Flow::Continue
-                });
+                let run = run_chain(
+                    &sampler,
+                    &posterior,
+                    &adapted,
+                    [7; 32],
+                    chain,
+                    Role::Main,
+                    &mut Desk::unwatched(),
+                );
                 run.expect("runs").trace.values.swap_remove(0)
             })
             .collect();

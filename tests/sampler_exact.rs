@@ -10,9 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use lambda_hat::config::{Algo, Dtype, Hmc, Mala, Mclmc, Nuts, Precond, SamplerSpec, Sghmc, Sgld, Sgnht};
 use lambda_hat::num::Real;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
-use lambda_hat::sampler::{
-    Adapted, ChainRun, Flow, Kernel, Method, Posterior, Role, Scratch, run_chain, warmup,
-};
+use lambda_hat::resume::Desk;
+use lambda_hat::sampler::{Adapted, ChainRun, Kernel, Method, Posterior, Role, Scratch, run_chain, warmup};
 use lambda_hat::stats;
 use lambda_hat::target::Potential;
 use potentials::{FiniteRow, finite_rows, quadratic};
@@ -38,10 +37,10 @@ fn estimate_at<T: Real>(
     role: Role,
 ) -> (f64, f64) {
     let posterior = Posterior::new(potential, centre, nbeta, gamma).expect("finite at the centre");
-    let adapted = warmup(spec, &posterior, id).expect("adapts");
+    let adapted = warmup(spec, &posterior, id, &mut Desk::unwatched()).expect("adapts");
     let llc: Vec<Vec<f64>> = (0..spec.chains as u32)
         .map(|chain| {
-            let outcome = run_chain(spec, &posterior, &adapted, id, chain, role, &mut |_| Flow::Continue);
+            let outcome = run_chain(spec, &posterior, &adapted, id, chain, role, &mut Desk::unwatched());
             outcome.expect("runs").trace.values.swap_remove(0)
         })
         .collect();
@@ -271,7 +270,7 @@ fn chosen_steps_leave_the_bias_that_they_predict() {
         let potential = quadratic(&h);
         let centre = [0.0; 6];
         let posterior = Posterior::new(potential.as_ref(), &centre, nbeta, gamma).expect("finite");
-        let adapted = warmup(&spec, &posterior, seed(8)).expect("calibrates");
+        let adapted = warmup(&spec, &posterior, seed(8), &mut Desk::unwatched()).expect("calibrates");
         let (bias, bound) = (adapted.bias.expect("predicted"), adapted.bias_bound.expect("bounded"));
         let name = algo.name();
         if !(bound <= 0.030_001 && bias / exact <= bound && adapted.mala_acceptance >= Some(0.9)) {

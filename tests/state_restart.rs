@@ -9,7 +9,8 @@ mod specs;
 use lambda_hat::config::{Activation, Loss, Network, Sgld};
 use lambda_hat::device::Element;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
-use lambda_hat::sampler::{Adapted, ChainRun, Flow, Kernel, Method, Posterior, Role, Scratch};
+use lambda_hat::resume::Desk;
+use lambda_hat::sampler::{Adapted, ChainRun, Kernel, Method, Posterior, Role, Scratch};
 use lambda_hat::target::{NetworkPotential, param_count};
 use lambda_hat::trace::ChainTrace;
 
@@ -26,7 +27,7 @@ fn both<T: Element, K: Kernel<T>>(kernel: &K, posterior: &Posterior<'_, T>) -> (
     let start = || ChainRun::start(kernel, posterior, &mut Scratch::of(kernel, posterior)).expect("starts");
     let mut whole = start();
     let (mut scratch, mut row) = (Scratch::of(kernel, posterior), vec![0.0; columns]);
-    whole.advance(kernel, posterior, &key, &mut scratch, &mut row, &mut |_| Flow::Continue).expect("runs");
+    whole.advance(kernel, posterior, &key, &mut scratch, &mut row, &mut Desk::unwatched()).expect("runs");
 
     let mut bytes = postcard::to_stdvec(&start()).expect("serialises");
     let total = kernel.iterations().total;
@@ -89,7 +90,7 @@ fn check<T: Element>() {
     restarts(&specs::sghmc(steps), &adapted, &posterior, draws);
     restarts(&specs::sgnht(steps), &adapted, &posterior, draws);
     for spec in specs::vis(30, 12) {
-        let adapted = spec.warmup(&posterior, [5; 32]).expect("adapts");
+        let adapted = spec.warmup(&posterior, [5; 32], &mut Desk::unwatched()).expect("adapts");
         restarts(&spec, &adapted, &posterior, 12);
     }
 }

@@ -14,8 +14,9 @@ use lambda_hat::device::Element;
 use lambda_hat::diagnostics::adjust;
 use lambda_hat::num::Real;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
+use lambda_hat::resume::Desk;
 use lambda_hat::sampler::{
-    Adapted, ChainRun, Flow, Kernel, Method, Posterior, Role, SamplerError, Scratch, ViKernel,
+    Adapted, ChainRun, Kernel, Method, Posterior, Role, SamplerError, Scratch, ViKernel,
 };
 use lambda_hat::stats;
 use lambda_hat::target::{
@@ -33,7 +34,7 @@ struct Run {
 
 fn start<T: Real>(settings: &Vi, posterior: &Posterior<'_, T>, chains: u32) -> Result<Run, SamplerError> {
     let id = [17; 32];
-    let adapted = settings.warmup(posterior, id)?;
+    let adapted = settings.warmup(posterior, id, &mut Desk::unwatched())?;
     let kernel: ViKernel = settings.kernel(posterior, &adapted, Role::Main);
     let mut fge = adapted.fge;
     let chain = |chain| {
@@ -41,7 +42,7 @@ fn start<T: Real>(settings: &Vi, posterior: &Posterior<'_, T>, chains: u32) -> R
         let mut row = vec![0.0; settings.layout().len()];
         let mut run = ChainRun::start(&kernel, posterior, &mut scratch)?;
         let key = Key::new(id, Purpose::Chain, chain);
-        run.advance(&kernel, posterior, &key, &mut scratch, &mut row, &mut |_| Flow::Continue)?;
+        run.advance(&kernel, posterior, &key, &mut scratch, &mut row, &mut Desk::unwatched())?;
         fge += Kernel::<T>::fge(&kernel, &run.state);
         Ok(run.trace.values)
     };

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use lambda_hat::config::{Dtype, SamplerSpec};
 use lambda_hat::diagnostics::{Analysis, Bias, Context, Tuning, Verdict, analyse, is_wrong};
-use lambda_hat::sampler::{self, Flow, Posterior, Role, run_chain, warmup};
+use lambda_hat::resume::Desk;
+use lambda_hat::sampler::{self, Posterior, Role, run_chain, warmup};
 use lambda_hat::stats::mean;
 use lambda_hat::trace::Trace;
 use serde::{Deserialize, Serialize};
@@ -92,11 +93,11 @@ fn sample(row: &Row, spec: &SamplerSpec, repetition: u64) -> Result<Sampled, sam
     let id = cell_id(row, spec, repetition);
     let posterior = Posterior::new(row.potential.as_ref(), &row.centre, row.nbeta, row.gamma)?;
     let exact_sampler = sampler::is_exact(spec, posterior.dim());
-    let adapted = warmup(spec, &posterior, id)?;
+    let adapted = warmup(spec, &posterior, id, &mut Desk::unwatched())?;
     let mut chains = Vec::new();
     let (mut fge_warmup, mut fge_sampling) = (adapted.fge, 0.0);
     for chain in 0..spec.chains as u32 {
-        let out = run_chain(spec, &posterior, &adapted, id, chain, Role::Main, &mut |_| Flow::Continue)?;
+        let out = run_chain(spec, &posterior, &adapted, id, chain, Role::Main, &mut Desk::unwatched())?;
         fge_warmup += out.fge_warmup;
         fge_sampling += out.fge_sampling;
         chains.push(out.trace);
@@ -104,7 +105,7 @@ fn sample(row: &Row, spec: &SamplerSpec, repetition: u64) -> Result<Sampled, sam
     let needs_control = row.singular && sampler::bias_at_half_step(spec).is_some();
     let mut control = None;
     if needs_control {
-        let out = run_chain(spec, &posterior, &adapted, id, 0, Role::Control, &mut |_| Flow::Continue)?;
+        let out = run_chain(spec, &posterior, &adapted, id, 0, Role::Control, &mut Desk::unwatched())?;
         fge_warmup += out.fge_warmup + out.fge_sampling;
         control = Some(out.trace);
     }

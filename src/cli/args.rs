@@ -1,6 +1,7 @@
 //! The command line: each option is defined here once.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -9,7 +10,7 @@ use crate::device::Arith;
 /// Estimates the Local Learning Coefficient of trained models in bulk.
 ///
 /// Exit codes: 0 all done, 1 some runs failed, 2 bad usage or configuration, 3 environment
-/// (no MPI, disk full, store damaged or locked).
+/// (no MPI, disk full, store damaged or locked), 75 stopped on the way: the same command goes on.
 #[derive(Debug, Parser)]
 #[command(name = "lambda-hat-mpi", version = crate::VERSION, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -32,6 +33,12 @@ pub enum Command {
     Schema,
     /// Print version, arithmetic, libraries and presets
     Info,
+}
+
+/// Seconds, whole or not.
+fn duration(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected seconds, such as 30 or 0.5".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "expected seconds from 0 up".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +83,22 @@ pub struct RunArgs {
     /// Compute with cpu-generic, cpu-avx2 or cpu-avx512 [default: the best that every rank has]
     #[arg(long, value_name = "NAME")]
     pub arith: Option<Arith>,
+    /// Seconds between two checkpoints of a unit that takes longer
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = duration)]
+    pub checkpoint_every: Duration,
+    /// Directory that every rank sees, where each writes its own checkpoints [default: rank 0 writes
+    /// them into the store]
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint_dir: Option<PathBuf>,
+    /// How often a unit that failed by its surroundings is tried again elsewhere
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub retries: u32,
+    /// Seconds without a sign after which a unit is given up and tried elsewhere; 0: never
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = duration)]
+    pub unit_timeout: Duration,
+    /// Stop in time for a job that ends in so many seconds [default: what SLURM says, else none]
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    pub time_limit: Option<Duration>,
     /// Run again what failed by its numbers
     #[arg(long)]
     pub retry_failed: bool,

@@ -21,6 +21,7 @@ mod artifacts;
 mod info;
 mod progress;
 mod run;
+mod signals;
 mod table;
 
 use std::process::ExitCode;

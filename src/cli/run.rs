@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use comfy_table::CellAlignment::{Left, Right};
 use serde_json::{Value, json};
@@ -9,13 +11,16 @@ use serde_json::{Value, json};
 use super::args::RunArgs;
 use super::progress::Display;
 use super::table::{number, seconds, table, with_error};
-use super::{Quit, start_log};
+use super::{Quit, signals, start_log};
 use crate::comm::{self, Comm};
 use crate::config::{self, Experiment, LoadOptions};
 use crate::device::{Arith, fma_peak};
 use crate::diagnostics::Verdict;
 use crate::store::Store;
 use crate::sweep::{self, MANAGER, Plan, RunState, Summary};
+
+/// Exit code of a sweep that was stopped on the way (`EX_TEMPFAIL` of sysexits.h).
+const INTERRUPTED: u8 = 75;
 
 /// Cores that a single process uses unless told otherwise.
 const MOST_SLOTS: usize = 8;
@@ -28,15 +33,26 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
         // One plan is enough.
         return Ok(0);
     }
+    let signal =
+        signals::listen().map_err(|e| Quit::Environment(format!("cannot listen to signals: {e}")))?;
     let mut comm = comm::connect(args.local || args.dry_run)?;
     let comm = comm.as_mut();
     if comm.rank() == MANAGER {
-        let result = manage(&args, comm);
+        let End { result, lost_ranks } = manage(&args, comm, signal);
+        if lost_ranks {
+            // They would be waited for without end.
+            complain!("some ranks do not answer: the job is ended from here");
+            let code = result.unwrap_or_else(|quit| {
+                complain!("error: {quit}");
+                quit.code()
+            });
+            comm.abort(i32::from(code));
+        }
         comm.barrier();
         return result;
     }
     let slots = slots(&args, true);
-    match sweep::work(comm, slots, args.arith.unwrap_or_else(Arith::best)) {
+    match sweep::work(comm, slots, args.arith.unwrap_or_else(Arith::best), &signal) {
         // Only rank 0 reports, and returns a code that is not 0.
         Ok(()) => {
             comm.barrier();
@@ -50,16 +66,25 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
     }
 }
 
+/// The end of rank 0's part.
+struct End {
+    result: Result<u8, Quit>,
+    lost_ranks: bool,
+}
+
 /// Rank 0's part. Whatever goes wrong before the sweep, the other ranks are sent home.
-fn manage(args: &RunArgs, comm: &mut dyn Comm) -> Result<u8, Quit> {
-    match prepare(args) {
-        Ok(Some((plan, store))) => conduct(args, &Arc::new(plan), &Arc::new(store), comm),
-        Ok(None) => sweep::dismiss(comm).map(|()| 0).map_err(Quit::from),
-        Err(quit) => {
-            sweep::dismiss(comm)?;
-            Err(quit)
+fn manage(args: &RunArgs, comm: &mut dyn Comm, signal: Arc<AtomicUsize>) -> End {
+    let result = match prepare(args) {
+        Ok(Some((plan, store))) => {
+            return match conduct(args, &Arc::new(plan), &Arc::new(store), comm, signal) {
+                Ok((code, lost_ranks)) => End { result: Ok(code), lost_ranks },
+                Err(quit) => End { result: Err(quit), lost_ranks: false },
+            };
         }
-    }
+        Ok(None) => sweep::dismiss(comm).map(|()| 0).map_err(Quit::from),
+        Err(quit) => sweep::dismiss(comm).map_err(Quit::from).and(Err(quit)),
+    };
+    End { result, lost_ranks: false }
 }
 
 /// The plan and its store, or `None` after a dry run.
@@ -91,23 +116,52 @@ fn slots(args: &RunArgs, launched: bool) -> usize {
     args.workers.map_or_else(|| if launched { 1 } else { cores() }, usize::from)
 }
 
-fn conduct(args: &RunArgs, plan: &Arc<Plan>, store: &Arc<Store>, comm: &mut dyn Comm) -> Result<u8, Quit> {
+fn conduct(
+    args: &RunArgs,
+    plan: &Arc<Plan>,
+    store: &Arc<Store>,
+    comm: &mut dyn Comm,
+    signal: Arc<AtomicUsize>,
+) -> Result<(u8, bool), Quit> {
     let options = sweep::Options {
         slots: slots(args, comm.size() > 1),
         arith: args.arith,
         retry_failed: args.retry_failed,
+        signal,
+        checkpoint_every: args.checkpoint_every,
+        checkpoint_dir: args.checkpoint_dir.clone(),
+        retries: args.retries,
+        unit_timeout: Some(args.unit_timeout).filter(|t| !t.is_zero()),
+        deadline: deadline(args),
     };
     let mut display = Display::new(args.common.quiet);
     let summary = sweep::run(plan, store, comm, &options, &mut display);
     display.clear();
     let summary = summary?;
+    if let Some(stopped) = &summary.interruption {
+        complain!(
+            "stopped by {}: {} units are left; the same command goes on from here",
+            stopped.why,
+            stopped.left
+        );
+        return Ok((INTERRUPTED, summary.lost_ranks));
+    }
     sweep::gather(plan, store, &summary)?;
     print_summary(plan, &summary, args.common.json);
     let failed = !summary.failed_targets.is_empty()
         || summary.runs.iter().any(|r| matches!(r.state, RunState::Failed(_)));
     let doubtful =
         summary.runs.iter().any(|r| matches!(&r.state, RunState::Done(a) if a.verdict == Verdict::Check));
-    Ok(u8::from(failed || (args.strict && doubtful)))
+    Ok((u8::from(failed || (args.strict && doubtful)), summary.lost_ranks))
+}
+
+/// When the job will be ended from outside: as the option says, else SLURM.
+fn deadline(args: &RunArgs) -> Option<Instant> {
+    let left = args.time_limit.or_else(|| {
+        let end: u64 = std::env::var("SLURM_JOB_END_TIME").ok()?.trim().parse().ok()?;
+        (UNIX_EPOCH + Duration::from_secs(end)).duration_since(SystemTime::now()).ok()
+    })?;
+    Instant::now().checked_add(left)
 }
 
 fn print_plan(plan: &Plan, as_json: bool) {

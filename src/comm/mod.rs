@@ -16,7 +16,7 @@ mod solo;
 
 #[cfg(feature = "mpi")]
 pub use mpi_comm::MpiComm;
-pub use panic::{PANIC_CODE, abort_on_panic, catch_panic};
+pub use panic::{PANIC_CODE, Panic, abort_on_panic, catch_panic};
 pub use solo::SoloComm;
 
 /// What can go wrong between ranks.

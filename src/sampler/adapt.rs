@@ -1,8 +1,10 @@
 //! Adaptation of step size and metric during warmup.
 
+use serde::{Deserialize, Serialize};
+
 /// Dual averaging of log ε (Hoffman & Gelman 2014, §3.2.1), with their constants γ = 0.05,
 /// t₀ = 10, κ = 0.75 and μ = ln(10 ε₀).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DualAveraging {
     target: f64,
     mu: f64,
@@ -52,7 +54,7 @@ impl DualAveraging {
 }
 
 /// Running variances, a coordinate each (Welford 1962).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Variances {
     count: f64,
     mean: Vec<f64>,

@@ -15,6 +15,7 @@ use super::windowed::{self, Schedule};
 use super::{Adapted, SamplerError};
 use crate::num::rng::{Key, Purpose, fill_index, index, uniform};
 use crate::num::{Real, sum_of};
+use crate::resume::Desk;
 
 /// The pilot: a short HMC run that finds typical points, since at a singular w* the curvature may be
 /// 0. Iterations, mean leapfrog steps of one, and target acceptance.
@@ -74,24 +75,28 @@ pub trait StepRule {
 
 impl<T: Real> Landscape<T> {
     /// Runs the pilot and measures. `batch` 0 stands for full gradients.
-    pub fn survey(posterior: &Posterior<'_, T>, batch: usize, id: [u8; 32]) -> Result<Self, SamplerError> {
+    pub fn survey(
+        posterior: &Posterior<'_, T>,
+        batch: usize,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Self, SamplerError> {
         let (key, probe) = (Key::new(id, Purpose::Warmup, 0), Key::new(id, Purpose::Probe, 0));
         let mut scratch = Scratch::batched(posterior, batch);
-        let schedule = Schedule { warmup: PILOT, step_size: 0.01, target_acceptance: PILOT_ACCEPTANCE };
-        let mut points = Vec::new();
-        let pilot =
-            windowed::warmup(schedule, posterior, &key, &mut scratch, |leapfrog, state, i, scratch| {
-                let mut rng = key.at(i);
-                let step = leapfrog.step_size * uniform(&mut rng);
-                let count = 1 + index(&mut rng, 2 * PILOT_STEPS - 1);
-                let threshold = uniform(&mut rng);
-                let t = leapfrog.propose(posterior, state, &mut rng, (step, count), threshold, scratch);
-                let i = i as usize;
-                if i >= FIRST_POINT && (i - FIRST_POINT).is_multiple_of(POINT_EVERY) {
-                    points.push(state.clone());
-                }
-                t
-            })?;
+        let schedule = Schedule {
+            warmup: PILOT,
+            step_size: 0.01,
+            target_acceptance: PILOT_ACCEPTANCE,
+            points: Some((FIRST_POINT, POINT_EVERY)),
+        };
+        let walk = |leapfrog: &Leapfrog<T>, state: &mut State<T>, i, scratch: &mut Scratch<T>| {
+            let mut rng = key.at(i);
+            let step = leapfrog.step_size * uniform(&mut rng);
+            let count = 1 + index(&mut rng, 2 * PILOT_STEPS - 1);
+            let threshold = uniform(&mut rng);
+            leapfrog.propose(posterior, state, &mut rng, (step, count), threshold, scratch)
+        };
+        let (pilot, points) = windowed::warmup(schedule, posterior, &key, &mut scratch, desk, walk)?;
         let mut found = Self {
             points,
             stiffest: 0.0,
@@ -104,23 +109,37 @@ impl<T: Real> Landscape<T> {
         let count = found.points.len().div_ceil(THOROUGH) as f64;
         for (i, point) in found.points.iter().enumerate() {
             let stream = 3 * i as u64;
-            let (top, direction, work) = largest(posterior, &point.w, &probe, stream, &mut scratch);
+            let (top, work, thorough) = desk.stage(|_| {
+                let (top, direction, work) = largest(posterior, &point.w, &probe, stream, &mut scratch);
+                let thorough = i.is_multiple_of(THOROUGH).then(|| {
+                    let traced = trace(posterior, &point.w, &probe, stream + 1, &mut scratch);
+                    let noise =
+                        noise(batch, posterior, &point.w, &direction, &probe, stream + 2, &mut scratch);
+                    (traced, noise)
+                });
+                Ok::<_, SamplerError>((top, work, thorough))
+            })?;
             found.stiffest = found.stiffest.max(top + posterior.gamma());
             found.fge += work;
-            if !i.is_multiple_of(THOROUGH) {
-                continue;
+            if let Some(((sum, more), (along, total, batches))) = thorough {
+                found.trace += sum / count;
+                found.noise_along = found.noise_along.max(along);
+                found.noise += total / count;
+                found.fge += more + batches;
             }
-            let (sum, more) = trace(posterior, &point.w, &probe, stream + 1, &mut scratch);
-            found.trace += sum / count;
-            let (along, total, batches) =
-                noise(batch, posterior, &point.w, &direction, &probe, stream + 2, &mut scratch);
-            found.noise_along = found.noise_along.max(along);
-            found.noise += total / count;
-            found.fge += more + batches;
         }
         if let Some(point) = found.points.last() {
             let ones = vec![T::ONE; posterior.dim()];
-            let (nodes, work) = spectrum(posterior, &point.w, &ones, &probe, u64::MAX >> 32, &mut scratch);
+            let (nodes, work) = desk.stage(|_| {
+                Ok::<_, SamplerError>(spectrum(
+                    posterior,
+                    &point.w,
+                    &ones,
+                    &probe,
+                    u64::MAX >> 32,
+                    &mut scratch,
+                ))
+            })?;
             let stiff = |h: f64| h.max(0.0) / (h.max(0.0) + posterior.gamma()).max(f64::MIN_POSITIVE);
             found.share = nodes.iter().map(|(h, weight)| weight * stiff(*h)).sum();
             found.fge += work;
@@ -136,13 +155,14 @@ impl<T: Real> Landscape<T> {
         given: Option<f64>,
         rule: &impl StepRule,
         id: [u8; 32],
+        desk: &mut Desk<'_>,
     ) -> Result<Adapted, SamplerError> {
         let key = Key::new(id, Purpose::Probe, 1);
         let step = match given {
             Some(step) => step,
-            None => self.choose(posterior, rule, &key)?,
+            None => self.choose(posterior, rule, &key, desk)?,
         };
-        let acceptance = self.acceptance(posterior, rule.langevin_step(step), &key);
+        let acceptance = self.acceptance(posterior, rule.langevin_step(step), &key, desk)?;
         let bound = rule.mode_bias(step, self.stiffest, self.noise_along);
         let excess = rule.excess(step, self.trace, self.noise, self.share);
         Ok(Adapted {
@@ -160,6 +180,7 @@ impl<T: Real> Landscape<T> {
         posterior: &Posterior<'_, T>,
         rule: &impl StepRule,
         key: &Key,
+        desk: &mut Desk<'_>,
     ) -> Result<f64, SamplerError> {
         // By bisection of log step: the bias grows with the step.
         let (mut low, mut high) = (-700.0, 700.0);
@@ -170,7 +191,7 @@ impl<T: Real> Landscape<T> {
         }
         let mut step = libm::exp(low);
         for _ in 0..TRIES {
-            if self.acceptance(posterior, rule.langevin_step(step), key) >= LEAST_ACCEPTANCE {
+            if self.acceptance(posterior, rule.langevin_step(step), key, desk)? >= LEAST_ACCEPTANCE {
                 return Ok(step);
             }
             step *= SHRINK;
@@ -179,7 +200,18 @@ impl<T: Real> Landscape<T> {
     }
 
     /// Mean acceptance of Langevin proposals of step `step` from the points, on the full loss.
-    fn acceptance(&mut self, posterior: &Posterior<'_, T>, step: f64, key: &Key) -> f64 {
+    fn acceptance(
+        &mut self,
+        posterior: &Posterior<'_, T>,
+        step: f64,
+        key: &Key,
+        desk: &mut Desk<'_>,
+    ) -> Result<f64, SamplerError> {
+        self.fge += self.points.len() as f64 * PROPOSALS as f64;
+        desk.stage(|_| Ok(self.measure_acceptance(posterior, step, key)))
+    }
+
+    fn measure_acceptance(&mut self, posterior: &Posterior<'_, T>, step: f64, key: &Key) -> f64 {
         let leapfrog = Leapfrog::new(1.0, &vec![1.0; posterior.dim()]);
         let mut scratch = Scratch::plain(posterior);
         let mut sum = 0.0;
@@ -192,7 +224,6 @@ impl<T: Real> Landscape<T> {
                 sum += if error.is_finite() { libm::exp(-error).min(1.0) } else { 0.0 };
             }
         }
-        self.fge += count;
         sum / count
     }
 }

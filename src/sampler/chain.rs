@@ -3,9 +3,10 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Flow, Posterior, Progress, SamplerError};
+use super::{Posterior, SamplerError};
 use crate::num::Real;
 use crate::num::rng::Key;
+use crate::resume::{Desk, Progress};
 use crate::trace::{ChainTrace, Column};
 
 /// Buffers that a kernel works in; nothing in them outlives an iteration.
@@ -107,7 +108,7 @@ pub trait Kernel<T: Real> {
     /// Work so far in full gradients.
     fn fge(&self, state: &Self::State) -> f64;
 
-    /// Iterations between two questions to an observer.
+    /// Iterations between two looks up from the work.
     fn stride(&self) -> u64 {
         64
     }
@@ -169,8 +170,10 @@ impl<S> ChainRun<S> {
         Ok(Self { state, iteration: 0, trace, fge_warmup })
     }
 
-    /// Runs to the end, or until `observe` (asked every [`stride`](Kernel::stride) iterations) says
-    /// stop.
+    /// Runs to the end, with a look up from the work every [`stride`](Kernel::stride) iterations.
+    ///
+    /// # Errors
+    /// Those of the kernel, and where the work was asked to stop.
     pub fn advance<T: Real, K: Kernel<T, State = S>>(
         &mut self,
         kernel: &K,
@@ -178,17 +181,18 @@ impl<S> ChainRun<S> {
         key: &Key,
         scratch: &mut Scratch<T>,
         row: &mut [f64],
-        observe: &mut dyn FnMut(Progress) -> Flow,
-    ) -> Result<Flow, SamplerError> {
+        desk: &mut Desk<'_>,
+    ) -> Result<(), SamplerError>
+    where
+        S: Serialize,
+    {
         let (total, stride) = (kernel.iterations().total, kernel.stride());
         while self.iteration < total {
             let stop = total.min((self.iteration / stride + 1) * stride);
             self.advance_to(stop, kernel, posterior, key, scratch, row)?;
-            if observe(Progress { iteration: self.iteration, total }) == Flow::Stop {
-                return Ok(Flow::Stop);
-            }
+            desk.pulse(Progress { iteration: self.iteration, total }, self)?;
         }
-        Ok(Flow::Continue)
+        Ok(())
     }
 
     /// Runs until `iteration` iterations are done (at most the chain's length).

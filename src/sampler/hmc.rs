@@ -12,6 +12,7 @@ use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Hmc;
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose, index, uniform};
+use crate::resume::Desk;
 use crate::trace::Column;
 
 /// HMC ready to run one chain.
@@ -118,18 +119,25 @@ impl Method for Hmc {
         }
     }
 
-    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+    fn warmup<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Adapted, SamplerError> {
         let key = Key::new(id, Purpose::Warmup, 0);
         let schedule = Schedule {
             warmup: self.warmup,
             step_size: self.step_size,
             target_acceptance: self.target_acceptance,
+            points: None,
         };
         let mut scratch = Scratch::plain(posterior);
         let steps = self.num_integration_steps;
-        windowed::warmup(schedule, posterior, &key, &mut scratch, |leapfrog, state, iteration, scratch| {
+        let walk = |leapfrog: &_, state: &mut _, iteration, scratch: &mut _| {
             transition(leapfrog, steps, posterior, state, iteration, &key, scratch)
-        })
+        };
+        windowed::warmup(schedule, posterior, &key, &mut scratch, desk, walk).map(|(adapted, _)| adapted)
     }
 
     fn kernel<T: Real>(&self, _: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> HmcKernel<T> {
@@ -154,7 +162,7 @@ mod tests {
             step_size: 0.01,
             target_acceptance: 0.9,
         };
-        let adapted = spec.warmup(&posterior, [1; 32]).expect("adapts");
+        let adapted = spec.warmup(&posterior, [1; 32], &mut Desk::unwatched()).expect("adapts");
         for (v, h) in adapted.inverse_mass.iter().zip([1.0, 100.0, 10_000.0]) {
             let exact = 1.0 / (10.0 * h + 1.0);
             // The last window has 950 − 450 doubled draws; a variance from 500 has an error of 6 %.

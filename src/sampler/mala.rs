@@ -13,6 +13,7 @@ use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Mala;
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose, uniform};
+use crate::resume::Desk;
 use crate::trace::Column;
 
 /// Where the adaptation of ε starts.
@@ -119,19 +120,26 @@ impl Method for Mala {
         }
     }
 
-    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+    fn warmup<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Adapted, SamplerError> {
         let key = Key::new(id, Purpose::Warmup, 0);
         let schedule = Schedule {
             warmup: if self.step_size.is_some() { 0 } else { self.warmup },
             step_size: self.step_size.unwrap_or(FIRST_STEP).sqrt(),
             target_acceptance: self.target_acceptance,
+            points: None,
         };
         let mut scratch = Scratch::plain(posterior);
-        let adapted = windowed::warmup(
+        let (adapted, _) = windowed::warmup(
             schedule,
             posterior,
             &key,
             &mut scratch,
+            desk,
             |leapfrog, state, iteration, scratch| {
                 transition(leapfrog, posterior, state, iteration, &key, scratch)
             },

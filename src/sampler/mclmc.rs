@@ -25,6 +25,7 @@ use super::{Adapted, Method, Role, SamplerError, Work, leapfrog};
 use crate::config::{Integrator, Mclmc};
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose, index, uniform};
+use crate::resume::{Desk, Progress};
 use crate::stats;
 use crate::trace::{Column, Kind};
 
@@ -53,7 +54,7 @@ pub struct MclmcKernel<T> {
 }
 
 /// How far a step goes, and in which scales.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Walk<T> {
     integrator: Integrator,
     step_size: f64,
@@ -242,6 +243,7 @@ fn layout() -> Vec<Column> {
 /// The step size whose energy errors have the wanted variance a dimension: each step votes for
 /// ε·(ΔE²/(d·wanted))^(−1/6), since that variance grows as ε⁶, the less the farther off it is (Robnik
 /// et al. 2023, section 5).
+#[derive(Debug, Serialize, Deserialize)]
 struct EnergyAverage {
     weighted: f64,
     weight: f64,
@@ -268,9 +270,26 @@ impl EnergyAverage {
 }
 
 /// Adapts the step size, or follows it where there is nothing to adapt.
+#[derive(Debug, Serialize, Deserialize)]
 enum StepRule {
     Energy(EnergyAverage),
     Acceptance(DualAveraging),
+}
+
+/// A tuning on its way.
+#[derive(Serialize, Deserialize)]
+struct Tuning<T> {
+    walk: Walk<T>,
+    rule: StepRule,
+    state: State<T>,
+    iteration: usize,
+    variances: Variances,
+    /// Once the second phase has been judged: the steps by which preconditioning makes it longer.
+    again: Option<usize>,
+    /// Whether the step size is final but for what acceptance still teaches.
+    fixed: bool,
+    /// Paths of some coordinates through the third phase.
+    paths: Vec<Vec<f64>>,
 }
 
 impl Mclmc {
@@ -298,70 +317,60 @@ impl Mclmc {
         posterior: &Posterior<'_, T>,
         key: &Key,
         scratch: &mut Scratch<T>,
+        desk: &mut Desk<'_>,
     ) -> Result<(Walk<T>, State<T>), SamplerError> {
         let d = posterior.dim();
-        let mut state = start(posterior, scratch)?;
-        let mut walk = Walk {
-            integrator: self.integrator,
-            step_size: self.step_size,
-            length: self.l.unwrap_or((d as f64).sqrt()),
-            scales: vec![T::ONE; d],
-        };
         let adjusted = self.is_adjusted(d);
-        let mut rule = self.rule(adjusted, walk.step_size);
         let [first, second, third] = self.phases();
-        let mut iteration = 0;
-        let mut advance = |walk: &mut Walk<T>, rule: &mut StepRule, state: &mut State<T>, fixed: bool| {
-            match rule {
-                StepRule::Energy(average) => {
-                    let error = walk.unadjusted(posterior, state, iteration, key, scratch);
-                    if !fixed {
-                        walk.step_size = average.update(self, d as f64, error, walk.step_size);
-                    }
-                }
-                StepRule::Acceptance(averaging) => {
-                    let acceptance = walk.adjusted(posterior, state, iteration, key, scratch);
-                    averaging.update(acceptance);
-                    walk.step_size = averaging.step();
-                }
-            }
-            iteration += 1;
-        };
-        for _ in 0..first {
-            advance(&mut walk, &mut rule, &mut state, false);
-        }
-        let mut variances = Variances::new(d);
-        for _ in 0..second {
-            advance(&mut walk, &mut rule, &mut state, false);
-            variances.push(state.w.iter().map(|w| w.to_f64()));
-        }
-        if let Some(variances) = variances.regularised() {
-            walk.length = variances.iter().sum::<f64>().sqrt();
-            if self.diagonal_preconditioning {
-                walk.length = (d as f64).sqrt();
-                // A step as long as before in the new coordinates.
-                let mean = variances.iter().sum::<f64>() / d as f64;
-                walk.step_size /= mean.sqrt();
-                walk.scales = variances.iter().map(|v| T::from_f64(v.sqrt())).collect();
-                rule = self.rule(adjusted, walk.step_size);
-                for _ in 0..first.max(second) {
-                    advance(&mut walk, &mut rule, &mut state, false);
-                }
-            }
-        }
-        if let StepRule::Acceptance(averaging) = &rule
-            && first + second > 0
-        {
-            walk.step_size = averaging.average();
-        }
         let watched: Vec<usize> = (0..d.min(WATCHED)).map(|i| i * d / d.min(WATCHED)).collect();
-        let mut paths = vec![Vec::with_capacity(third); watched.len()];
-        for _ in 0..third {
-            advance(&mut walk, &mut rule, &mut state, true);
-            for (path, &i) in paths.iter_mut().zip(&watched) {
-                path.push(state.w[i].to_f64());
+        let mut t = match desk.part()? {
+            Some(tuning) => tuning,
+            None => Tuning {
+                walk: Walk {
+                    integrator: self.integrator,
+                    step_size: self.step_size,
+                    length: self.l.unwrap_or((d as f64).sqrt()),
+                    scales: vec![T::ONE; d],
+                },
+                rule: self.rule(adjusted, self.step_size),
+                state: start(posterior, scratch)?,
+                iteration: 0,
+                variances: Variances::new(d),
+                again: None,
+                fixed: false,
+                paths: vec![Vec::with_capacity(third); watched.len()],
+            },
+        };
+        loop {
+            if t.iteration == first + second && t.again.is_none() {
+                t.again = Some(self.judge(&mut t, (first, second), d));
             }
+            let begun = first + second + t.again.unwrap_or(0);
+            if t.iteration == begun && !t.fixed {
+                t.fixed = true;
+                if let StepRule::Acceptance(averaging) = &t.rule
+                    && first + second > 0
+                {
+                    t.walk.step_size = averaging.average();
+                }
+            }
+            if t.iteration == begun + third && t.fixed {
+                break;
+            }
+            self.advance(&mut t, posterior, key, scratch);
+            if t.again.is_none() && t.iteration >= first {
+                t.variances.push(t.state.w.iter().map(|w| w.to_f64()));
+            }
+            if t.fixed {
+                for (path, &i) in t.paths.iter_mut().zip(&watched) {
+                    path.push(t.state.w[i].to_f64());
+                }
+            }
+            t.iteration += 1;
+            let total = (begun + third) as u64;
+            desk.pulse(Progress { iteration: t.iteration as u64, total }, &t)?;
         }
+        let Tuning { mut walk, rule, state, paths, .. } = t;
         if third > 0 && !adjusted {
             let effective: Vec<f64> =
                 paths.iter().map(|path| stats::ess_mean(&[path])).filter(|ess| ess.is_finite()).collect();
@@ -381,6 +390,48 @@ impl Mclmc {
             return Err(SamplerError::StepSize { step_size: walk.step_size });
         }
         Ok((walk, state))
+    }
+
+    /// One step of the walk, and what it teaches about the step size.
+    fn advance<T: Real>(
+        &self,
+        t: &mut Tuning<T>,
+        posterior: &Posterior<'_, T>,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+    ) {
+        let Tuning { walk, rule, state, iteration, fixed, .. } = t;
+        let at = *iteration as u64;
+        match rule {
+            StepRule::Energy(average) => {
+                let error = walk.unadjusted(posterior, state, at, key, scratch);
+                if !*fixed {
+                    walk.step_size = average.update(self, posterior.dim() as f64, error, walk.step_size);
+                }
+            }
+            StepRule::Acceptance(averaging) => {
+                let acceptance = walk.adjusted(posterior, state, at, key, scratch);
+                averaging.update(acceptance);
+                walk.step_size = averaging.step();
+            }
+        }
+    }
+
+    /// Length and scales from the variances of the second phase; the steps by which preconditioning makes
+    /// the phase longer.
+    fn judge<T: Real>(&self, t: &mut Tuning<T>, (first, second): (usize, usize), d: usize) -> usize {
+        let Some(variances) = t.variances.regularised() else { return 0 };
+        t.walk.length = variances.iter().sum::<f64>().sqrt();
+        if !self.diagonal_preconditioning {
+            return 0;
+        }
+        t.walk.length = (d as f64).sqrt();
+        // A step as long as before in the new coordinates.
+        let mean = variances.iter().sum::<f64>() / d as f64;
+        t.walk.step_size /= mean.sqrt();
+        t.walk.scales = variances.iter().map(|v| T::from_f64(v.sqrt())).collect();
+        t.rule = self.rule(self.is_adjusted(d), t.walk.step_size);
+        first.max(second)
     }
 
     fn rule(&self, adjusted: bool, step_size: f64) -> StepRule {
@@ -420,10 +471,16 @@ impl Method for Mclmc {
         }
     }
 
-    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+    fn warmup<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Adapted, SamplerError> {
         let d = posterior.dim();
         let mut scratch = Scratch::plain(posterior);
-        let (walk, state) = self.tune(posterior, &Key::new(id, Purpose::Warmup, 0), &mut scratch)?;
+        let key = Key::new(id, Purpose::Warmup, 0);
+        let (walk, state) = desk.stage(|desk| self.tune(posterior, &key, &mut scratch, desk))?;
         let mut adapted = Adapted {
             step_size: walk.step_size,
             length: Some(walk.length),
@@ -433,7 +490,9 @@ impl Method for Mclmc {
         };
         if !self.is_adjusted(d) {
             let probe = Key::new(id, Purpose::Probe, 0);
-            let (nodes, work) = spectrum(posterior, &state.w, &walk.scales, &probe, 0, &mut scratch);
+            let (nodes, work) = desk.stage(|_| {
+                Ok::<_, SamplerError>(spectrum(posterior, &state.w, &walk.scales, &probe, 0, &mut scratch))
+            })?;
             adapted.fge += work;
             let time = walk.step_size * walk.step_size / d as f64;
             // γ in the scaled coordinates, in the mean: they are all one where the scales are.

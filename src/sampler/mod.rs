@@ -34,6 +34,7 @@ pub use vi::{Hessian, Lift, ViKernel};
 use crate::config::{Algo, SamplerSpec};
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose};
+use crate::resume::{Desk, Interruption};
 use crate::trace::{ChainTrace, Column};
 
 /// A sampler as a sweep knows it; implemented by its settings.
@@ -62,7 +63,12 @@ pub trait Method {
     fn work(&self, rows: usize, dim: usize) -> Work;
 
     /// Adapts once for all chains of a run; `id` is the run's stream id.
-    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError>;
+    fn warmup<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Adapted, SamplerError>;
 
     /// The kernel of one chain.
     fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role)
@@ -140,6 +146,9 @@ pub enum SamplerError {
     /// A state that does not serialise.
     #[error("the state of a chain cannot be stored: {0}")]
     State(#[from] postcard::Error),
+    /// Not by its numbers: it was asked to stop, or its state cannot be stored.
+    #[error(transparent)]
+    Interrupted(#[from] Interruption),
 }
 
 /// What a run's shared warmup found; the chains take it from there.
@@ -178,24 +187,6 @@ pub enum Role {
     Main,
     /// A shorter chain at half the step.
     Control,
-}
-
-/// How far a chain has come.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    /// Iterations done.
-    pub iteration: u64,
-    /// Iterations in all.
-    pub total: u64,
-}
-
-/// Whether to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on.
-    Continue,
-    /// Stop here.
-    Stop,
 }
 
 /// A chain from start to end.
@@ -264,20 +255,21 @@ pub fn expected_fge(spec: &SamplerSpec, rows: usize, dim: usize, with_control: b
     ExpectedFge { warmup, chain, control, total: warmup + spec.chains as f64 * chain + control }
 }
 
-/// Adapts a sampler once for all chains of a run. `id` is the run's stream id.
+/// Adapts a sampler once for all chains of a run, saving its work at `desk`. `id` is the run's stream id.
 pub fn warmup<T: Real>(
     spec: &SamplerSpec,
     posterior: &Posterior<'_, T>,
     id: [u8; 32],
+    desk: &mut Desk<'_>,
 ) -> Result<Adapted, SamplerError> {
-    let mut adapted = with_method!(&spec.algo, m => m.warmup(posterior, id))?;
-    let (lowest, work) = descent::lowest_loss(posterior);
+    let mut adapted = with_method!(&spec.algo, m => m.warmup(posterior, id, desk))?;
+    let (lowest, work) = desk.stage(|_| Ok::<_, SamplerError>(descent::lowest_loss(posterior)))?;
     adapted.lowest_loss = lowest;
     adapted.fge += work;
     Ok(adapted)
 }
 
-/// Runs one chain from w* to its end. `observe` is asked now and then whether to go on.
+/// Runs one chain from w*, or from where `desk` has it, to its end.
 pub fn run_chain<T: Real>(
     spec: &SamplerSpec,
     posterior: &Posterior<'_, T>,
@@ -285,26 +277,29 @@ pub fn run_chain<T: Real>(
     id: [u8; 32],
     chain: u32,
     role: Role,
-    observe: &mut dyn FnMut(Progress) -> Flow,
+    desk: &mut Desk<'_>,
 ) -> Result<ChainOutcome, SamplerError> {
     let purpose = match role {
         Role::Main => Purpose::Chain,
         Role::Control => Purpose::Control,
     };
     let key = Key::new(id, purpose, chain);
-    with_method!(&spec.algo, m => drive(&m.kernel(posterior, adapted, role), posterior, &key, observe))
+    with_method!(&spec.algo, m => drive(&m.kernel(posterior, adapted, role), posterior, &key, desk))
 }
 
 fn drive<T: Real, K: Kernel<T>>(
     kernel: &K,
     posterior: &Posterior<'_, T>,
     key: &Key,
-    observe: &mut dyn FnMut(Progress) -> Flow,
+    desk: &mut Desk<'_>,
 ) -> Result<ChainOutcome, SamplerError> {
     let mut scratch = Scratch::of(kernel, posterior);
     let mut row = vec![0.0; kernel.layout().len()];
-    let mut run = ChainRun::start(kernel, posterior, &mut scratch)?;
-    run.advance(kernel, posterior, key, &mut scratch, &mut row, observe)?;
+    let mut run = match desk.part()? {
+        Some(run) => run,
+        None => ChainRun::start(kernel, posterior, &mut scratch)?,
+    };
+    run.advance(kernel, posterior, key, &mut scratch, &mut row, desk)?;
     let fge = kernel.fge(&run.state);
     Ok(ChainOutcome {
         final_state: postcard::to_stdvec(&run.state)?,

@@ -14,6 +14,7 @@ use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Nuts;
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose, uniform};
+use crate::resume::Desk;
 use crate::trace::Column;
 use rand_chacha::ChaCha8Rng;
 
@@ -327,19 +328,26 @@ impl Method for Nuts {
         }
     }
 
-    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+    fn warmup<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Adapted, SamplerError> {
         let key = Key::new(id, Purpose::Warmup, 0);
         let schedule = Schedule {
             warmup: self.warmup,
             step_size: self.step_size,
             target_acceptance: self.target_acceptance,
+            points: None,
         };
         let mut scratch = Scratch::plain(posterior);
         scratch.extra = vec![vec![T::ZERO; posterior.dim()]; vectors(self.max_tree_depth)];
         let depth = self.max_tree_depth;
-        windowed::warmup(schedule, posterior, &key, &mut scratch, |leapfrog, state, iteration, scratch| {
+        let walk = |leapfrog: &_, state: &mut _, iteration, scratch: &mut _| {
             transition(leapfrog, depth, posterior, state, iteration, &key, scratch)
-        })
+        };
+        windowed::warmup(schedule, posterior, &key, &mut scratch, desk, walk).map(|(adapted, _)| adapted)
     }
 
     /// The control chain takes half the step, and trees one level deeper.

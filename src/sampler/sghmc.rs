@@ -16,6 +16,7 @@ use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Sghmc;
 use crate::num::Real;
 use crate::num::rng::{Key, fill_normal};
+use crate::resume::Desk;
 use crate::trace::Column;
 
 /// SGHMC ready to run one chain.
@@ -129,9 +130,14 @@ impl Method for Sghmc {
         lengths(self).work(batch_cost(self.batch_size, rows), calibrate::WORK)
     }
 
-    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
-        let landscape = Landscape::survey(posterior, self.batch_size, id)?;
-        landscape.adapt(posterior, self.step_size, &Rule(self.friction), id)
+    fn warmup<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Adapted, SamplerError> {
+        let landscape = Landscape::survey(posterior, self.batch_size, id, desk)?;
+        landscape.adapt(posterior, self.step_size, &Rule(self.friction), id, desk)
     }
 
     fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> SghmcKernel<T> {

@@ -32,6 +32,7 @@ use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::{Precond, Sgld};
 use crate::num::Real;
 use crate::num::rng::{Key, fill_normal};
+use crate::resume::Desk;
 use crate::trace::Column;
 
 /// SGLD ready to run one chain.
@@ -233,12 +234,17 @@ impl Method for Sgld {
     }
 
     /// Preconditioned chains are left without a prediction of their bias.
-    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+    fn warmup<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Adapted, SamplerError> {
         if let (Some(step_size), Precond::Rmsprop | Precond::Adam) = (self.step_size, self.precond) {
             return Ok(Adapted { step_size, ..Adapted::default() });
         }
-        let landscape = Landscape::survey(posterior, self.batch_size, id)?;
-        landscape.adapt(posterior, self.step_size, &Rule, id)
+        let landscape = Landscape::survey(posterior, self.batch_size, id, desk)?;
+        landscape.adapt(posterior, self.step_size, &Rule, id, desk)
     }
 
     fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> SgldKernel<T> {

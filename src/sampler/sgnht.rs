@@ -17,6 +17,7 @@ use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Sgnht;
 use crate::num::rng::{Key, fill_normal};
 use crate::num::{Real, sum_of};
+use crate::resume::Desk;
 use crate::trace::Column;
 
 /// Steps in which the friction settles.
@@ -173,9 +174,14 @@ impl Method for Sgnht {
         lengths(self).work(batch_cost(self.batch_size, rows), calibrate::WORK)
     }
 
-    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
-        let landscape = Landscape::survey(posterior, self.batch_size, id)?;
-        landscape.adapt(posterior, self.step_size, &Rule(self.friction), id)
+    fn warmup<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Adapted, SamplerError> {
+        let landscape = Landscape::survey(posterior, self.batch_size, id, desk)?;
+        landscape.adapt(posterior, self.step_size, &Rule(self.friction), id, desk)
     }
 
     fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> SgnhtKernel<T> {

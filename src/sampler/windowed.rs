@@ -1,5 +1,7 @@
 //! The shared warmup of the Hamiltonian samplers: step size and metric by Stan's windows.
 
+use serde::{Deserialize, Serialize};
+
 use super::adapt::{DualAveraging, Variances, Windows};
 use super::chain::Scratch;
 use super::leapfrog::{Leapfrog, State, Trajectory};
@@ -7,6 +9,7 @@ use super::posterior::Posterior;
 use super::{Adapted, SamplerError};
 use crate::num::Real;
 use crate::num::rng::Key;
+use crate::resume::{Desk, Progress};
 
 /// What the windows adapt.
 #[derive(Clone, Copy, Debug)]
@@ -17,53 +20,109 @@ pub struct Schedule {
     pub step_size: f64,
     /// Mean acceptance that dual averaging aims at.
     pub target_acceptance: f64,
+    /// Points are kept from this iteration on, every so many.
+    pub points: Option<(usize, usize)>,
 }
 
-/// Adapts step size and metric once for all chains. `transition` is the sampler's iteration.
+/// A warmup on its way.
+#[derive(Serialize, Deserialize)]
+struct Walk<T> {
+    iteration: usize,
+    step_size: f64,
+    metric: Vec<f64>,
+    averaging: DualAveraging,
+    variances: Variances,
+    state: State<T>,
+    /// Searches for a first step use iterations of their own, far beyond any warmup's.
+    search: u64,
+    points: Vec<State<T>>,
+}
+
+/// Adapts step size and metric once for all chains: a stage at `desk`. `transition` is the sampler's
+/// iteration. Returns the points that the schedule asks for, too.
 pub fn warmup<T: Real>(
     schedule: Schedule,
     posterior: &Posterior<'_, T>,
     key: &Key,
     scratch: &mut Scratch<T>,
-    mut transition: impl FnMut(&Leapfrog<T>, &mut State<T>, u64, &mut Scratch<T>) -> Trajectory,
-) -> Result<Adapted, SamplerError> {
-    let Schedule { warmup, step_size, target_acceptance } = schedule;
-    let d = posterior.dim();
-    let mut adapted = Adapted { step_size, inverse_mass: vec![1.0; d], ..Adapted::default() };
-    if warmup == 0 {
-        return Ok(adapted);
+    desk: &mut Desk<'_>,
+    transition: impl FnMut(&Leapfrog<T>, &mut State<T>, u64, &mut Scratch<T>) -> Trajectory,
+) -> Result<(Adapted, Vec<State<T>>), SamplerError> {
+    if schedule.warmup == 0 {
+        let inverse_mass = vec![1.0; posterior.dim()];
+        let adapted = Adapted { step_size: schedule.step_size, inverse_mass, ..Adapted::default() };
+        return Ok((adapted, Vec::new()));
     }
-    let mut leapfrog = Leapfrog::<T>::new(step_size, &adapted.inverse_mass);
-    let mut state = State::start(posterior, scratch)?;
+    desk.stage(|desk| walk(schedule, posterior, key, scratch, desk, transition))
+}
+
+fn walk<T: Real>(
+    schedule: Schedule,
+    posterior: &Posterior<'_, T>,
+    key: &Key,
+    scratch: &mut Scratch<T>,
+    desk: &mut Desk<'_>,
+    mut transition: impl FnMut(&Leapfrog<T>, &mut State<T>, u64, &mut Scratch<T>) -> Trajectory,
+) -> Result<(Adapted, Vec<State<T>>), SamplerError> {
+    let Schedule { warmup, target_acceptance, points, .. } = schedule;
+    let d = posterior.dim();
     let windows = Windows::new(warmup);
-    let mut variances = Variances::new(d);
-    // Searches for a first step use iterations of their own, far beyond any warmup's.
-    let mut search = 1 << 39;
-    leapfrog.step_size = first_step(&leapfrog, posterior, &mut state, key, &mut search, scratch);
-    let mut averaging = DualAveraging::new(leapfrog.step_size, target_acceptance);
-    for iteration in 0..warmup {
-        let t = transition(&leapfrog, &mut state, iteration as u64, scratch);
-        averaging.update(t.acceptance);
-        leapfrog.step_size = averaging.step();
+    let mut at = match desk.part()? {
+        Some(walk) => walk,
+        None => begin(schedule, posterior, key, scratch)?,
+    };
+    let mut leapfrog = Leapfrog::<T>::new(at.step_size, &at.metric);
+    while at.iteration < warmup {
+        let iteration = at.iteration;
+        let t = transition(&leapfrog, &mut at.state, iteration as u64, scratch);
+        at.averaging.update(t.acceptance);
+        leapfrog.step_size = at.averaging.step();
+        if points
+            .is_some_and(|(first, every)| iteration >= first && (iteration - first).is_multiple_of(every))
+        {
+            at.points.push(at.state.clone());
+        }
         if windows.collects(iteration) {
-            variances.push(state.w.iter().map(|w| w.to_f64()));
+            at.variances.push(at.state.w.iter().map(|w| w.to_f64()));
         }
         if windows.ends_after(iteration) {
-            if let Some(metric) = variances.regularised() {
-                leapfrog = Leapfrog::new(averaging.average(), &metric);
-                adapted.inverse_mass = metric;
-                leapfrog.step_size = first_step(&leapfrog, posterior, &mut state, key, &mut search, scratch);
-                averaging = DualAveraging::new(leapfrog.step_size, target_acceptance);
+            if let Some(metric) = at.variances.regularised() {
+                leapfrog = Leapfrog::new(at.averaging.average(), &metric);
+                at.metric = metric;
+                leapfrog.step_size =
+                    first_step(&leapfrog, posterior, &mut at.state, key, &mut at.search, scratch);
+                at.averaging = DualAveraging::new(leapfrog.step_size, target_acceptance);
             }
-            variances = Variances::new(d);
+            at.variances = Variances::new(d);
         }
+        at.step_size = leapfrog.step_size;
+        at.iteration += 1;
+        let progress = Progress { iteration: at.iteration as u64, total: warmup as u64 };
+        desk.pulse(progress, &at)?;
     }
-    adapted.step_size = averaging.average();
-    adapted.fge = state.fge;
-    if !(adapted.step_size.is_finite() && adapted.step_size > 0.0) {
-        return Err(SamplerError::StepSize { step_size: adapted.step_size });
+    let step_size = at.averaging.average();
+    if !(step_size.is_finite() && step_size > 0.0) {
+        return Err(SamplerError::StepSize { step_size });
     }
-    Ok(adapted)
+    let fge = at.state.fge;
+    Ok((Adapted { step_size, inverse_mass: at.metric, fge, ..Adapted::default() }, at.points))
+}
+
+fn begin<T: Real>(
+    schedule: Schedule,
+    posterior: &Posterior<'_, T>,
+    key: &Key,
+    scratch: &mut Scratch<T>,
+) -> Result<Walk<T>, SamplerError> {
+    let d = posterior.dim();
+    let metric = vec![1.0; d];
+    let leapfrog = Leapfrog::<T>::new(schedule.step_size, &metric);
+    let mut state = State::start(posterior, scratch)?;
+    let mut search = 1 << 39;
+    let step_size = first_step(&leapfrog, posterior, &mut state, key, &mut search, scratch);
+    let averaging = DualAveraging::new(step_size, schedule.target_acceptance);
+    let (variances, points) = (Variances::new(d), Vec::new());
+    Ok(Walk { iteration: 0, step_size, metric, averaging, variances, state, search, points })
 }
 
 /// A step whose single leapfrog step is accepted with probability near 0.8, by doubling or halving

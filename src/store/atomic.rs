@@ -56,6 +56,18 @@ pub(super) fn write_file(
     sync_dir(dir)
 }
 
+/// Puts `bytes` at `path`, whole or not at all as far as processes can see; a power cut may lose it.
+pub(super) fn write_volatile(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    make_dir(dir)?;
+    let write = || -> io::Result<()> {
+        let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
+        temporary.as_file_mut().write_all(bytes)?;
+        temporary.persist(path).map(drop).map_err(|refused| refused.error)
+    };
+    write().map_err(StoreError::io("write", path))
+}
+
 /// Puts `bytes` at `path`, unless that is what the file holds already.
 pub(super) fn write_bytes(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), StoreError> {
     if same_length(path, bytes.len()) && fs::read(path).is_ok_and(|old| old == bytes) {

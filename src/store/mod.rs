@@ -6,6 +6,7 @@
 //! ```text
 //! store/objects/blake3/<2>/<62>      immutable files (0444), named by the BLAKE3 of their bytes
 //! store/refs/<kind>/<64 hex>.json    the only index: configuration, object hashes, status, when
+//! store/checkpoints/<64 hex>/        what unfinished runs and targets have left
 //! store/quarantine/                  damaged objects and refs, for whoever wants to look
 //! store/locks/  store/lock           units being worked on; the root itself
 //! runs/ results/ logs/               derived: copies for people, rebuilt from the two above
@@ -22,6 +23,7 @@
 
 mod atomic;
 mod catalog;
+mod checkpoints;
 mod error;
 mod hash;
 mod lock;
@@ -35,6 +37,7 @@ use std::path::{Component, Path, PathBuf};
 
 pub use atomic::Appender;
 pub use catalog::Row;
+pub use checkpoints::{Kept, keep, kept, let_go};
 pub use error::StoreError;
 pub use hash::{Hash, parse_urn, urn};
 pub use lock::Guard;

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::atomic::{Appender, write_bytes, write_file};
+use super::atomic::{Appender, write_bytes, write_file, write_volatile};
 use super::{Hash, ObjectState, RUN, Store, StoreError, TARGET, check_name, check_relative};
 
 /// Hexadecimal digits of a target's id in its directory's name.
@@ -94,6 +94,12 @@ impl Store {
     pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         check_relative(path)?;
         write_bytes(&self.at(path), COPY_MODE, bytes)
+    }
+
+    /// The same for what is of the moment: a power cut may lose it.
+    pub fn write_volatile(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        check_relative(path)?;
+        write_volatile(&self.at(path), bytes)
     }
 
     /// A file's content at a path relative to the root; `None` where there is none.

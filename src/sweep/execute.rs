@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::unit::{Failure, Outcome, Output, Sampling, TargetIndex, Task};
+use super::fault;
+use super::unit::{End, Failure, Outcome, Output, Sampling, TargetIndex, Task};
 use crate::comm::catch_panic;
 use crate::config::{Dtype, L0};
 use crate::device::Element;
+use crate::resume::{Desk, Interruption, StateError};
 use crate::sampler::{self, Posterior, SamplerError};
-use crate::target::{Potential, RestrictedPotential, Target, build};
+use crate::target::{Potential, RestrictedPotential, Target, TargetError, build_at};
 
 /// A target with its potentials, made when first asked for and shared by the rank's slots.
 pub struct Loaded {
@@ -39,14 +41,66 @@ impl TargetCache {
     }
 }
 
-/// Runs a unit. A panic becomes a failure by surroundings; bad numbers one by its numbers.
-pub fn execute(task: Task, cache: &TargetCache) -> Outcome {
+/// Runs a unit at its desk; `part` and `attempt` say which it is. A panic becomes a failure by
+/// surroundings; bad numbers one by its numbers.
+pub fn execute(
+    task: Task,
+    cache: &TargetCache,
+    desk: Result<Desk<'_>, StateError>,
+    (part, attempt): (&str, u32),
+) -> Outcome {
     let start = Instant::now();
-    let result = catch_panic(|| run(task, cache)).unwrap_or_else(|panic| {
-        let reason = format!("the program panicked: {panic}. This is a bug; please report it");
-        Err(Failure { reason, settled: false })
+    let mut desk = desk.unwrap_or_else(|e| {
+        log::warn!("{part}: {e}; it starts over");
+        Desk::unwatched()
     });
-    Outcome { result, seconds: start.elapsed().as_secs_f64(), host: host_name() }
+    let result = catch_panic(|| {
+        fault::befall(part, attempt);
+        run(task, cache, &mut desk)
+    });
+    let end = match result {
+        Ok(Ok(output)) => End::Done(output),
+        Ok(Err(Ended::Failed(failure))) => End::Failed(failure),
+        Ok(Err(Ended::Interrupted)) => End::Interrupted,
+        Err(panic) => {
+            let reason = format!("the program panicked: {}. This is a bug; please report it", panic.message);
+            End::Failed(Failure { backtrace: Some(panic.backtrace), ..Failure::by_surroundings(reason) })
+        }
+    };
+    Outcome { end, seconds: start.elapsed().as_secs_f64(), host: host_name() }
+}
+
+/// Why a unit has no product.
+enum Ended {
+    Failed(Failure),
+    Interrupted,
+}
+
+impl From<Interruption> for Ended {
+    fn from(why: Interruption) -> Self {
+        match why {
+            Interruption::Stopped(_) => Ended::Interrupted,
+            Interruption::State(e) => Ended::Failed(Failure::by_surroundings(e.to_string())),
+        }
+    }
+}
+
+impl From<SamplerError> for Ended {
+    fn from(e: SamplerError) -> Self {
+        match e {
+            SamplerError::Interrupted(why) => why.into(),
+            e => Ended::Failed(Failure::by_numbers(e.to_string())),
+        }
+    }
+}
+
+impl From<TargetError> for Ended {
+    fn from(e: TargetError) -> Self {
+        match e {
+            TargetError::Interrupted(why) => why.into(),
+            e => Ended::Failed(Failure::by_numbers(e.to_string())),
+        }
+    }
 }
 
 /// The name of this machine.
@@ -54,34 +108,33 @@ pub fn host_name() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }
 
-fn run(task: Task, cache: &TargetCache) -> Result<Output, Failure> {
+fn run(task: Task, cache: &TargetCache, desk: &mut Desk<'_>) -> Result<Output, Ended> {
     match task {
-        Task::Build { id, spec, external } => build(&spec, id, external.as_ref())
-            .map(|target| Output::Target(Box::new(target)))
-            .map_err(|e| Failure { reason: e.to_string(), settled: true }),
+        Task::Build { id, spec, external } => {
+            let target = build_at(&spec, id, external.as_ref(), desk)?;
+            Ok(Output::Target(Box::new(target)))
+        }
         Task::Warmup(sampling) => {
             let loaded = held(cache, sampling.target)?;
             match sampling.sampler.dtype {
-                Dtype::F32 => warmup(&sampling, &loaded.target, f32_potential(&loaded)),
-                Dtype::F64 => warmup(&sampling, &loaded.target, f64_potential(&loaded)),
+                Dtype::F32 => warmup(&sampling, &loaded.target, f32_potential(&loaded), desk),
+                Dtype::F64 => warmup(&sampling, &loaded.target, f64_potential(&loaded), desk),
             }
         }
         Task::Chain { sampling, adapted, chain, role } => {
             let loaded = held(cache, sampling.target)?;
             let order = Order { sampling: &sampling, adapted: &adapted, chain, role };
             match sampling.sampler.dtype {
-                Dtype::F32 => order.run(&loaded.target, f32_potential(&loaded)),
-                Dtype::F64 => order.run(&loaded.target, f64_potential(&loaded)),
+                Dtype::F32 => order.run(&loaded.target, f32_potential(&loaded), desk),
+                Dtype::F64 => order.run(&loaded.target, f64_potential(&loaded), desk),
             }
         }
     }
 }
 
-fn held(cache: &TargetCache, index: TargetIndex) -> Result<Arc<Loaded>, Failure> {
-    cache.get(index).ok_or_else(|| Failure {
-        reason: format!("target {index} did not reach this rank; start the sweep again"),
-        settled: false,
-    })
+fn held(cache: &TargetCache, index: TargetIndex) -> Result<Arc<Loaded>, Ended> {
+    let reason = || format!("target {index} did not reach this rank; start the sweep again");
+    cache.get(index).ok_or_else(|| Ended::Failed(Failure::by_surroundings(reason())))
 }
 
 fn f32_potential(loaded: &Loaded) -> &dyn Potential<f32> {
@@ -98,7 +151,7 @@ fn on_posterior<T: Element, R>(
     target: &Target,
     potential: &dyn Potential<T>,
     work: impl FnOnce(Posterior<'_, T>) -> Result<R, SamplerError>,
-) -> Result<R, Failure> {
+) -> Result<R, Ended> {
     let whole = target.centre::<T>();
     let nbeta = target.n_data as f64 * sampling.posterior.beta(target.n_data);
     let on = |potential: &dyn Potential<T>, centre: &[T]| {
@@ -112,20 +165,17 @@ fn on_posterior<T: Element, R>(
             on(&restricted, &restricted.choose(&whole))
         }
     }
-    .map_err(by_numbers)
-}
-
-fn by_numbers(e: SamplerError) -> Failure {
-    Failure { reason: e.to_string(), settled: true }
+    .map_err(Ended::from)
 }
 
 fn warmup<T: Element>(
     sampling: &Sampling,
     target: &Target,
     potential: &dyn Potential<T>,
-) -> Result<Output, Failure> {
+    desk: &mut Desk<'_>,
+) -> Result<Output, Ended> {
     on_posterior(sampling, target, potential, |posterior| {
-        sampler::warmup(&sampling.sampler, &posterior, sampling.stream).map(Output::Adapted)
+        sampler::warmup(&sampling.sampler, &posterior, sampling.stream, desk).map(Output::Adapted)
     })
 }
 
@@ -137,23 +187,20 @@ struct Order<'a> {
 }
 
 impl Order<'_> {
-    fn run<T: Element>(&self, target: &Target, potential: &dyn Potential<T>) -> Result<Output, Failure> {
+    fn run<T: Element>(
+        &self,
+        target: &Target,
+        potential: &dyn Potential<T>,
+        desk: &mut Desk<'_>,
+    ) -> Result<Output, Ended> {
         let (spec, stream) = (&self.sampling.sampler, self.sampling.stream);
         on_posterior(self.sampling, target, potential, |posterior| {
             let posterior = match self.sampling.posterior.l0 {
                 L0::WStar => posterior,
                 L0::TrainedMinimum => posterior.with_l0(self.adapted.lowest_loss),
             };
-            let mut go_on = |_| sampler::Flow::Continue;
-            let outcome = sampler::run_chain(
-                spec,
-                &posterior,
-                self.adapted,
-                stream,
-                self.chain,
-                self.role,
-                &mut go_on,
-            )?;
+            let outcome =
+                sampler::run_chain(spec, &posterior, self.adapted, stream, self.chain, self.role, desk)?;
             Ok(Output::Chain { outcome, l0: posterior.l0() })
         })
     }

@@ -4,6 +4,7 @@ use super::plan::Plan;
 use super::scheduler::UnitId;
 use super::source::{Graph, WorkSource};
 use super::survey::{Found, Survey};
+use super::unit::UnitName;
 
 /// What a unit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,17 @@ impl UnitKind {
 }
 
 impl UnitKind {
+    /// The name of its files.
+    pub fn name(self, plan: &Plan) -> UnitName {
+        let (owner, part) = match self {
+            UnitKind::Build(t) => (plan.targets[t].id, "build".to_owned()),
+            UnitKind::Warmup(r) => (plan.runs[r].id, "warmup".to_owned()),
+            UnitKind::Chain(r, c) => (plan.runs[r].id, format!("chain-{c}")),
+            UnitKind::Control(r) => (plan.runs[r].id, "control".to_owned()),
+        };
+        UnitName { owner: owner.0, part }
+    }
+
     /// In words, for the log.
     pub fn describe(self, plan: &Plan) -> String {
         let run = |r: usize| {
@@ -102,6 +114,20 @@ impl SweepGraph {
     /// The unit that builds a target, where there is one.
     pub fn build(&self, target: usize) -> Option<UnitId> {
         self.builds[target]
+    }
+
+    /// The unit of a kind, where it is left to do.
+    pub fn unit(&self, kind: UnitKind) -> Option<UnitId> {
+        let run = match kind {
+            UnitKind::Build(t) => return self.build(t),
+            UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => r,
+        };
+        self.of_run[run].iter().copied().find(|&u| self.kinds[u as usize] == kind)
+    }
+
+    /// A unit's expected cost.
+    pub fn cost(&self, unit: UnitId) -> f64 {
+        self.graph.cost(unit)
     }
 
     fn add(&mut self, kind: UnitKind, cost: f64, after: &[UnitId]) -> UnitId {

@@ -6,6 +6,7 @@
 
 mod chosen;
 mod execute;
+mod fault;
 mod files;
 mod finish;
 mod graph;
@@ -18,15 +19,16 @@ mod slots;
 mod source;
 mod survey;
 mod unit;
+mod watch;
 mod worker;
 mod writer;
 
 use std::path::PathBuf;
 
 pub use files::read_analysis;
-pub use manager::{Options, dismiss, run};
+pub use manager::{Options, SlotStatus, Status, dismiss, run, status_path};
 pub use plan::{Plan, PlannedRun, PlannedTarget};
-pub use report::{Observer, Progress, RunReport, RunState, Summary};
+pub use report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
 pub use results::gather;
 pub use source::WorkSource;
 pub use unit::Failure;
@@ -38,6 +40,11 @@ use crate::device::{Arith, UnknownArith};
 use crate::io::IoError;
 use crate::store::StoreError;
 use crate::target::TargetError;
+
+/// Who can read a checkpoint: this build in the present arithmetic.
+fn context() -> String {
+    format!("{} ({}) with {}", crate::VERSION, crate::GIT_SHA, Arith::current())
+}
 
 /// The rank that manages.
 pub const MANAGER: usize = 0;
@@ -130,6 +137,11 @@ pub enum SweepError {
     /// Threads could not be started.
     #[error("cannot start a worker thread: {0}; ask for fewer with --workers")]
     Thread(#[from] std::io::Error),
+    /// Nothing computes any more.
+    #[error(
+        "no worker slot answers any more; start the same command again: what is finished or saved is kept"
+    )]
+    NoSlots,
     /// The writer ended early.
     #[error("the writer thread ended early: this is a bug, please report it")]
     WriterGone,

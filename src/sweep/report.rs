@@ -33,7 +33,7 @@ impl RunReport {
     /// A run that nobody reported on.
     pub fn lost() -> Self {
         let reason = "its units were never executed: start the sweep again".to_owned();
-        Self::found(RunState::Failed(Failure { reason, settled: false }))
+        Self::found(RunState::Failed(Failure::by_surroundings(reason)))
     }
 }
 
@@ -98,4 +98,17 @@ pub struct Summary {
     pub failed_targets: Vec<(usize, Failure)>,
     /// Every run.
     pub runs: Vec<RunReport>,
+    /// Where the sweep was stopped on the way.
+    pub interruption: Option<Interruption>,
+    /// Some rank does not answer any more: the job cannot end as one.
+    pub lost_ranks: bool,
+}
+
+/// A sweep that was stopped on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interruption {
+    /// A signal, or the time limit.
+    pub why: String,
+    /// Units that are left to do.
+    pub left: usize,
 }

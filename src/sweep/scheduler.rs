@@ -33,6 +33,17 @@ pub enum Event {
         /// Expected cost.
         cost: f64,
     },
+    /// A slot is lost, with what it holds.
+    SlotDown(Slot),
+    /// A unit is to run again, better not on `avoid`.
+    Retry {
+        /// The unit.
+        unit: UnitId,
+        /// Expected cost.
+        cost: f64,
+        /// Where it failed.
+        avoid: Slot,
+    },
     /// A slot has finished a unit, well or badly.
     Finished {
         /// The slot.
@@ -104,7 +115,10 @@ impl Scheduler {
                     self.slots.sort_by_key(|s| (s.slot.index, s.slot.rank));
                 }
             }
-            Event::Ready { unit, cost } => self.ready.push(Ready { cost, unit }),
+            Event::Ready { unit, cost } | Event::Retry { unit, cost, .. } => {
+                self.ready.push(Ready { cost, unit });
+            }
+            Event::SlotDown(slot) => self.slots.retain(|s| s.slot != slot),
             Event::Finished { slot, unit } => {
                 // A report that comes twice, or from a slot that never held the unit, is ignored.
                 if let Some(state) = self.slots.iter_mut().find(|s| s.slot == slot) {

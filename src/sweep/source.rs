@@ -51,6 +51,11 @@ impl Graph {
         id
     }
 
+    /// A unit's expected cost.
+    pub fn cost(&self, unit: UnitId) -> f64 {
+        self.nodes[unit as usize].cost
+    }
+
     /// Number of units ever added.
     pub fn len(&self) -> usize {
         self.nodes.len()

@@ -1,14 +1,16 @@
 //! What is there already: finished work is never redone, damaged work is.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use super::SweepError;
 use super::files;
+use super::graph::UnitKind;
 use super::plan::Plan;
-use super::unit::Failure;
+use super::unit::{Failure, Output};
+use super::{SweepError, context};
 use crate::config::Id;
 use crate::diagnostics::Analysis;
-use crate::store::{Guard, ObjectState, RUN, Ref, Status, Store, TARGET};
+use crate::store::{self, Guard, ObjectState, RUN, Ref, Status, Store, TARGET};
 use crate::target::Target;
 
 /// Locks held at most.
@@ -32,12 +34,28 @@ pub struct Survey {
     pub targets: Vec<Found<Target>>,
     /// A run each.
     pub runs: Vec<Found<Box<Analysis>>>,
+    /// What earlier launches have left of units.
+    pub offers: Vec<(UnitKind, Offer)>,
+}
+
+/// What an earlier launch has left of a unit.
+#[derive(Debug)]
+pub enum Offer {
+    /// A checkpoint.
+    Part(Vec<u8>),
+    /// Its product, seconds and host.
+    Done(Output, f64, String),
 }
 
 impl Survey {
     /// Reads what the store has of a plan, re-hashing it, and lays the `runs/` tree out again where
     /// files are gone.
-    pub fn of(plan: &Plan, store: &Store, retry_failed: bool) -> Result<Self, SweepError> {
+    pub fn of(
+        plan: &Plan,
+        store: &Store,
+        retry_failed: bool,
+        checkpoint_dir: Option<&Path>,
+    ) -> Result<Self, SweepError> {
         let mut targets = Vec::with_capacity(plan.targets.len());
         for planned in &plan.targets {
             let found = match intact(store, TARGET, &planned.id, retry_failed)? {
@@ -64,7 +82,19 @@ impl Survey {
             };
             runs.push(found);
         }
-        Ok(Self { targets, runs })
+        let dirs: Vec<PathBuf> =
+            [store.checkpoints()].into_iter().chain(checkpoint_dir.map(Path::to_owned)).collect();
+        let mut offers = Vec::new();
+        for (t, _) in targets.iter().enumerate().filter(|(_, found)| matches!(found, Found::Missing)) {
+            offers.extend(left_of(&dirs, &plan.targets[t].id, &[UnitKind::Build(t)], plan)?);
+        }
+        for (r, _) in runs.iter().enumerate().filter(|(_, found)| matches!(found, Found::Missing)) {
+            let chains = (0..plan.runs[r].sampler.chains as u32).map(|c| UnitKind::Chain(r, c));
+            let kinds: Vec<UnitKind> =
+                [UnitKind::Warmup(r), UnitKind::Control(r)].into_iter().chain(chains).collect();
+            offers.extend(left_of(&dirs, &plan.runs[r].id, &kinds, plan)?);
+        }
+        Ok(Self { targets, runs, offers })
     }
 
     /// Locks the targets that something is to be done on, so that two sweeps on one root do not do
@@ -85,12 +115,40 @@ impl Survey {
     }
 }
 
+/// What earlier launches have left of the units of a run or target: of each the product, else the newest
+/// checkpoint.
+fn left_of(
+    dirs: &[PathBuf],
+    id: &Id,
+    kinds: &[UnitKind],
+    plan: &Plan,
+) -> Result<Vec<(UnitKind, Offer)>, SweepError> {
+    let mut files = Vec::new();
+    for dir in dirs {
+        files.extend(store::kept(dir, &files::key(id), &context())?);
+    }
+    let mut offers = Vec::new();
+    for &kind in kinds.iter().filter(|_| !files.is_empty()) {
+        let name = kind.name(plan);
+        let find = |wanted: String| files.iter().filter(move |kept| kept.name == wanted);
+        let done = find(name.outcome()).find_map(|kept| postcard::from_bytes(&kept.content).ok());
+        // Of two the one that has come farther is the longer one: traces grow.
+        let part = || find(name.checkpoint()).max_by_key(|kept| kept.content.len());
+        if let Some((output, seconds, host)) = done {
+            offers.push((kind, Offer::Done(output, seconds, host)));
+        } else if let Some(kept) = part() {
+            offers.push((kind, Offer::Part(kept.content.clone())));
+        }
+    }
+    Ok(offers)
+}
+
 /// The record of something done, if all its objects are there and intact.
 fn intact(store: &Store, kind: &str, id: &Id, retry_failed: bool) -> Result<Found<Ref>, SweepError> {
     let Some(record) = store.read_ref(kind, &files::key(id))? else { return Ok(Found::Missing) };
     match &record.status {
         Status::Failed { reason, settled: true } if !retry_failed => {
-            return Ok(Found::Failed(Failure { reason: reason.clone(), settled: true }));
+            return Ok(Found::Failed(Failure::by_numbers(reason.clone())));
         }
         Status::Failed { .. } => return Ok(Found::Missing),
         Status::Done => {}

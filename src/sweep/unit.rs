@@ -74,17 +74,85 @@ pub struct Failure {
     pub reason: String,
     /// Failed by its numbers: the same unit would fail again. Otherwise by its surroundings.
     pub settled: bool,
+    /// Where a panic came from.
+    pub backtrace: Option<String>,
+}
+
+impl Failure {
+    /// By its numbers: again, it would fail again.
+    pub fn by_numbers(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), settled: true, backtrace: None }
+    }
+
+    /// By its surroundings: it may work another time.
+    pub fn by_surroundings(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), settled: false, backtrace: None }
+    }
+}
+
+/// How a unit ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum End {
+    /// With a product.
+    Done(Output),
+    /// Without one.
+    Failed(Failure),
+    /// As it was asked to, on the way.
+    Interrupted,
 }
 
 /// A unit's end: what came out, how long it took, where it ran.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The product, or why there is none.
-    pub result: Result<Output, Failure>,
+    /// How it ended.
+    pub end: End,
     /// Wall seconds.
     pub seconds: f64,
     /// Host name.
     pub host: String,
+}
+
+impl Outcome {
+    /// Of a unit that was not begun.
+    pub fn interrupted() -> Self {
+        Self { end: End::Interrupted, seconds: 0.0, host: String::new() }
+    }
+}
+
+/// Whose part a unit is; its files are called by it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UnitName {
+    /// Id of the run or target.
+    pub owner: [u8; 32],
+    /// `build`, `warmup`, `chain-3` or `control`.
+    pub part: String,
+}
+
+impl UnitName {
+    /// The file of its state on the way.
+    pub fn checkpoint(&self) -> String {
+        format!("{}.part", self.part)
+    }
+
+    /// The file of its end.
+    pub fn outcome(&self) -> String {
+        format!("{}.done", self.part)
+    }
+}
+
+/// What a slot is given.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// The unit's number.
+    pub unit: u32,
+    /// Its name.
+    pub name: UnitName,
+    /// What to do.
+    pub task: Box<Task>,
+    /// How often it was tried before in this sweep.
+    pub attempt: u32,
+    /// The checkpoint to go on from.
+    pub resume: Option<Vec<u8>>,
 }
 
 /// From the manager to a rank.
@@ -94,7 +162,18 @@ pub enum ToWorker {
     Start {
         /// Its name.
         arith: String,
+        /// Milliseconds between two checkpoints of a unit.
+        every: u64,
+        /// Where ranks write checkpoints themselves.
+        dir: Option<std::path::PathBuf>,
     },
+    /// Send the checkpoint of this slot of yours.
+    Send {
+        /// The slot.
+        slot: usize,
+    },
+    /// Stop at the next step, and send checkpoints.
+    Drain,
     /// Hold this target: units will name it.
     Target {
         /// Its number.
@@ -111,10 +190,8 @@ pub enum ToWorker {
     Run {
         /// On this slot of yours.
         slot: usize,
-        /// The unit's number.
-        unit: u32,
         /// The unit.
-        task: Box<Task>,
+        order: Order,
     },
     /// There is no more work.
     Stop,
@@ -133,6 +210,27 @@ pub enum ToManager {
         slots: usize,
         /// Host name.
         host: String,
+    },
+    /// A signal has reached the rank.
+    Signal {
+        /// Its number.
+        signal: usize,
+    },
+    /// There is a checkpoint, to be sent when told.
+    Waiting {
+        /// The slot.
+        slot: usize,
+        /// Its size.
+        bytes: usize,
+    },
+    /// A checkpoint.
+    Saved {
+        /// The slot.
+        slot: usize,
+        /// The unit.
+        unit: u32,
+        /// Its state.
+        state: Vec<u8>,
     },
     /// A unit has ended.
     Done {

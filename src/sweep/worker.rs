@@ -1,45 +1,124 @@
 //! The loop of a rank that is not the manager: messages in, units to slots, outcomes back.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::execute::host_name;
-use super::slots::{Done, SlotPool};
+use super::fault::{self, Count};
+use super::slots::{OwnFiles, Report, SlotPool};
 use super::unit::{ToManager, ToWorker};
-use super::{MANAGER, SweepError};
+use super::{MANAGER, SweepError, context};
 use crate::comm::Comm;
 use crate::device::Arith;
 
-/// Serves the manager until it says stop.
-pub fn work(comm: &mut dyn Comm, slots: usize, arith: Arith) -> Result<(), SweepError> {
+/// How long a rank that was told to stop waits for its slots.
+pub const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Serves the manager until it says stop. `signal` is set by signals that reach this process.
+pub fn work(comm: &mut dyn Comm, slots: usize, arith: Arith, signal: &AtomicUsize) -> Result<(), SweepError> {
     let (report, inbox) = channel();
-    let pool = SlotPool::start(slots, move |done| {
-        let _ = report.send(done);
+    // Until rank 0 says how often work is saved, there is none.
+    let pool = SlotPool::start(slots, Duration::MAX, move |told| {
+        let _ = report.send(told);
     })?;
     let up = ToManager::Up { arith: arith.name().to_owned(), slots: pool.len(), host: host_name() };
-    comm.send(MANAGER, &postcard::to_stdvec(&up)?)?;
+    tell(comm, &up)?;
+    let mut worker = Worker { pool, waiting: BTreeMap::new(), draining: None, told_of_signal: false };
     let mut pause = Backoff::new();
     loop {
         while let Some((_, bytes)) = comm.poll()? {
             pause.reset();
-            match postcard::from_bytes(&bytes)? {
-                ToWorker::Start { arith } => arith.parse::<Arith>()?.set_current()?,
-                ToWorker::Target { index, target } => pool.cache.insert(index, *target),
-                ToWorker::Forget { index } => pool.cache.remove(index),
-                ToWorker::Run { slot, unit, task } => pool.give(slot, unit, *task),
-                // Threads that still run end with the process.
-                ToWorker::Abandon => return Ok(()),
-                ToWorker::Stop => {
-                    pool.stop();
-                    return Ok(());
-                }
+            if worker.hear(comm, postcard::from_bytes(&bytes)?)? {
+                return Ok(());
             }
         }
-        if let Some(done) = pause.wait(&inbox) {
+        let signal = signal.load(Ordering::Relaxed);
+        if signal != 0 && !std::mem::replace(&mut worker.told_of_signal, true) {
+            tell(comm, &ToManager::Signal { signal })?;
+        }
+        if let Some(report) = pause.wait(&inbox) {
             pause.reset();
-            let Done { slot, unit, outcome } = done;
-            let done = ToManager::Done { slot, unit, outcome: Box::new(outcome) };
-            comm.send(MANAGER, &postcard::to_stdvec(&done)?)?;
+            worker.pass_on(comm, report)?;
+        }
+        if worker.draining.is_some_and(|since: Instant| since.elapsed() > 3 * PATIENCE) {
+            // The manager is gone, or has stopped without us: nothing is left to do here.
+            return Ok(());
+        }
+    }
+}
+
+fn tell(comm: &mut dyn Comm, message: &ToManager) -> Result<(), SweepError> {
+    fault::count(Count::Message);
+    Ok(comm.send(MANAGER, &postcard::to_stdvec(message)?)?)
+}
+
+struct Worker {
+    pool: SlotPool,
+    /// The checkpoint of each slot that waits to be sent.
+    waiting: BTreeMap<usize, (u32, Vec<u8>)>,
+    draining: Option<Instant>,
+    told_of_signal: bool,
+}
+
+impl Worker {
+    /// Does what the manager says; whether that is to end.
+    fn hear(&mut self, comm: &mut dyn Comm, message: ToWorker) -> Result<bool, SweepError> {
+        match message {
+            ToWorker::Start { arith, every, dir } => self.start(&arith, every, dir)?,
+            ToWorker::Target { index, target } => self.pool.cache.insert(index, *target),
+            ToWorker::Forget { index } => self.pool.cache.remove(index),
+            ToWorker::Run { slot, order } => self.pool.give(slot, order),
+            ToWorker::Send { slot } => {
+                if let Some((unit, state)) = self.waiting.remove(&slot) {
+                    tell(comm, &ToManager::Saved { slot, unit, state })?;
+                    self.pool.control.passed_on(slot);
+                }
+            }
+            ToWorker::Drain => {
+                self.pool.control.stop();
+                self.draining = Some(Instant::now());
+                for (slot, (unit, state)) in std::mem::take(&mut self.waiting) {
+                    tell(comm, &ToManager::Saved { slot, unit, state })?;
+                }
+            }
+            // Threads that still run end with the process.
+            ToWorker::Abandon => return Ok(true),
+            ToWorker::Stop => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    fn start(&self, arith: &str, every: u64, dir: Option<PathBuf>) -> Result<(), SweepError> {
+        arith.parse::<Arith>()?.set_current()?;
+        self.pool.control.set_every(Duration::from_millis(every));
+        if let Some(dir) = dir {
+            self.pool.write_to(OwnFiles { dir, context: context() });
+        }
+        Ok(())
+    }
+
+    fn pass_on(&mut self, comm: &mut dyn Comm, report: Report) -> Result<(), SweepError> {
+        match report {
+            Report::Saved { slot, unit, state } if self.draining.is_some() => {
+                tell(comm, &ToManager::Saved { slot, unit, state })
+            }
+            Report::Saved { slot, unit, state } => {
+                let bytes = state.len();
+                // One that waits already is replaced by the newer one.
+                if self.waiting.insert(slot, (unit, state)).is_none() {
+                    tell(comm, &ToManager::Waiting { slot, bytes })?;
+                }
+                Ok(())
+            }
+            Report::Done { slot, unit, outcome } => {
+                if self.waiting.get(&slot).is_some_and(|(waiting, _)| *waiting == unit) {
+                    self.waiting.remove(&slot);
+                }
+                tell(comm, &ToManager::Done { slot, unit, outcome: Box::new(outcome) })
+            }
         }
     }
 }

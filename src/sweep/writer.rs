@@ -1,17 +1,21 @@
 //! Rank 0's writer: the one thread that puts outcomes on disk, so that managing never waits for a
 //! disk. It also finishes runs: diagnostics and files are made where they are written.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::fault::{self, Count};
 use super::files::{self, Provenance};
+use super::manager::Options;
 use super::plan::Plan;
 use super::report::RunState;
 use super::unit::Failure;
-use super::{SweepError, finish};
+use super::{SweepError, context, finish};
+use crate::config::Id;
 use crate::sampler::{Adapted, ChainOutcome};
-use crate::store::{RUN, Ref, Status, Store, TARGET};
+use crate::store::{self, Hash, RUN, Ref, Status, Store, TARGET};
 use crate::target::Target;
 
 /// Jobs that may wait; a manager with more keeps them itself.
@@ -44,6 +48,22 @@ pub struct RunParts {
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub enum Job {
+    /// Keep a file of unfinished work.
+    Keep {
+        /// The run or target.
+        owner: [u8; 32],
+        /// The file.
+        file: String,
+        /// Its content.
+        content: Vec<u8>,
+        /// Whether it must survive a power cut.
+        durable: bool,
+    },
+    /// Show how the sweep stands.
+    Status {
+        /// JSON.
+        text: String,
+    },
     /// Store a target.
     Target {
         /// Its index in the plan.
@@ -81,6 +101,8 @@ pub enum Job {
 /// What the writer has done.
 #[derive(Debug)]
 pub enum Written {
+    /// Unfinished work, or how the sweep stands.
+    Kept,
     /// A target is on disk.
     Target {
         /// Its index in the plan.
@@ -114,6 +136,7 @@ impl Writer {
     pub fn start<F>(
         plan: Arc<Plan>,
         store: Arc<Store>,
+        options: &Options,
         launch: String,
         report: F,
     ) -> Result<(Self, SyncSender<Job>), SweepError>
@@ -121,10 +144,14 @@ impl Writer {
         F: Fn(Result<Written, SweepError>) + Send + 'static,
     {
         let (sender, jobs) = sync_channel::<Job>(QUEUE);
+        let also = options.checkpoint_dir.clone();
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || {
-            let desk = Desk { plan, store, launch };
+            let desk = Desk { plan, store, launch, also };
             for job in jobs {
-                report(desk.write(job));
+                fault::count(Count::Write);
+                let written = desk.write(job);
+                fault::count(Count::Write);
+                report(written);
             }
         })?;
         Ok((Self(thread), sender))
@@ -136,15 +163,33 @@ impl Writer {
     }
 }
 
+/// A failure as logs tell it.
+fn failure_lines(failure: &Failure) -> Vec<String> {
+    let backtrace = failure.backtrace.iter().filter(|text| !text.is_empty());
+    [format!("failed: {}", failure.reason)].into_iter().chain(backtrace.cloned()).collect()
+}
+
 struct Desk {
     plan: Arc<Plan>,
     store: Arc<Store>,
     launch: String,
+    /// Where ranks write checkpoints themselves.
+    also: Option<PathBuf>,
 }
 
 impl Desk {
     fn write(&self, job: Job) -> Result<Written, SweepError> {
         match job {
+            Job::Keep { owner, file, content, durable } => {
+                let dir = self.store.checkpoints();
+                store::keep(&dir, (&Hash(owner), &file), &context(), &content, durable)?;
+                Ok(Written::Kept)
+            }
+            Job::Status { text } => {
+                let path = super::status_path(&self.plan.name)?;
+                self.store.write_volatile(&path, text.as_bytes())?;
+                Ok(Written::Kept)
+            }
             Job::Target { index, target, seconds, host } => {
                 let planned = &self.plan.targets[index];
                 let provenance = Provenance::now(&self.launch, seconds, vec![host]);
@@ -156,18 +201,14 @@ impl Desk {
                 files::lay_out_target(&self.store, planned, &record)?;
                 let line = format!("built in {seconds:.3} s, L0 = {:e}", target.l0);
                 files::log_build(&self.store, planned, &provenance, &[line])?;
+                self.let_go(&planned.id)?;
                 Ok(Written::Target { index, seconds })
             }
             Job::TargetFailed { index, failure } => {
                 let planned = &self.plan.targets[index];
                 let provenance = Provenance::now(&self.launch, 0.0, Vec::new());
                 self.store.write_ref(&files::failed_ref(TARGET, &planned.id, &failure, &provenance))?;
-                files::log_build(
-                    &self.store,
-                    planned,
-                    &provenance,
-                    &[format!("failed: {}", failure.reason)],
-                )?;
+                files::log_build(&self.store, planned, &provenance, &failure_lines(&failure))?;
                 Ok(Written::TargetFailed { index, failure })
             }
             Job::Run { index, parts } => self.finish_run(index, *parts),
@@ -189,6 +230,7 @@ impl Desk {
         self.store.write_ref(&record)?;
         files::lay_out_run(&self.store, run, target, &record)?;
         files::log_run(&self.store, run, target, &provenance, &finished.log)?;
+        self.let_go(&run.id)?;
         let state = RunState::Done(Box::new(finished.analysis));
         Ok(Written::Run { index, state, seconds: finished.seconds })
     }
@@ -197,8 +239,16 @@ impl Desk {
         let (run, target) = (&self.plan.runs[index], &self.plan.targets[self.plan.runs[index].target]);
         let provenance = Provenance::now(&self.launch, 0.0, Vec::new());
         self.store.write_ref(&files::failed_ref(RUN, &run.id, &failure, &provenance))?;
-        files::log_run(&self.store, run, target, &provenance, &[format!("failed: {}", failure.reason)])?;
+        files::log_run(&self.store, run, target, &provenance, &failure_lines(&failure))?;
         Ok(Written::Run { index, state: RunState::Failed(failure), seconds: 0.0 })
+    }
+
+    /// What is on disk as a whole needs no parts any more.
+    fn let_go(&self, id: &Id) -> Result<(), SweepError> {
+        for dir in [Some(self.store.checkpoints()), self.also.clone()].into_iter().flatten() {
+            store::let_go(&dir, &files::key(id))?;
+        }
+        Ok(())
     }
 
     /// What is made again must have the recorded content: same configuration, same bits.
@@ -214,7 +264,7 @@ impl Desk {
                      arithmetic. `lambda-hat-mpi artifacts rm {}` forgets the old one",
                     old.when, new.id,
                 );
-                return Ok(Err(Failure { reason, settled: false }));
+                return Ok(Err(Failure::by_surroundings(reason)));
             }
         }
         Ok(Ok(()))

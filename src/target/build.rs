@@ -18,6 +18,7 @@ use crate::config::{
 use crate::device::Element;
 use crate::num::Real;
 use crate::num::rng::Purpose;
+use crate::resume::Desk;
 
 /// Most numbers that one array of a target may hold (8 GiB in 64-bit precision). Row indices are 32
 /// bits wide, so that rows stay below 2³² too.
@@ -62,8 +63,18 @@ pub fn build(
     id: [u8; 32],
     external: Option<&ExternalArrays>,
 ) -> Result<Target, TargetError> {
+    build_at(spec, id, external, &mut Desk::unwatched())
+}
+
+/// [`build`], saving its work at `desk`.
+pub fn build_at(
+    spec: &TargetSpec,
+    id: [u8; 32],
+    external: Option<&ExternalArrays>,
+    desk: &mut Desk<'_>,
+) -> Result<Target, TargetError> {
     let mut target = match &spec.problem {
-        Problem::Mlp(problem) => build_mlp(spec, problem, id)?,
+        Problem::Mlp(problem) => build_mlp(spec, problem, id, desk)?,
         Problem::Dln(problem) => build_dln(spec, problem, id)?,
         Problem::Quadratic(problem) => build_quadratic(spec, problem)?,
         Problem::NormalCrossing(problem) => build_normal_crossing(spec, problem)?,
@@ -193,7 +204,12 @@ fn check_loss(loss: &Loss) -> Result<(), TargetError> {
     Ok(())
 }
 
-fn build_mlp(spec: &TargetSpec, problem: &Mlp, id: [u8; 32]) -> Result<Target, TargetError> {
+fn build_mlp(
+    spec: &TargetSpec,
+    problem: &Mlp,
+    id: [u8; 32],
+    desk: &mut Desk<'_>,
+) -> Result<Target, TargetError> {
     let (student, data) = (&problem.model, &problem.data);
     check_network("model", student)?;
     check_rows(data.n_data, student)?;
@@ -229,8 +245,8 @@ fn build_mlp(spec: &TargetSpec, problem: &Mlp, id: [u8; 32]) -> Result<Target, T
         exact: Exact::default(),
     };
     let outcome = match spec.dtype {
-        Dtype::F32 => train_target::<f32>(&mut target, problem, id)?,
-        Dtype::F64 => train_target::<f64>(&mut target, problem, id)?,
+        Dtype::F32 => train_target::<f32>(&mut target, problem, id, desk)?,
+        Dtype::F64 => train_target::<f64>(&mut target, problem, id, desk)?,
     };
     target.training = Some(outcome);
     Ok(target)
@@ -240,9 +256,10 @@ fn train_target<T: Element>(
     target: &mut Target,
     problem: &Mlp,
     id: [u8; 32],
+    desk: &mut Desk<'_>,
 ) -> Result<TrainingOutcome, TargetError> {
     let mut w = target.centre::<T>();
-    let outcome = train(target.potential::<T>().as_ref(), &problem.training, id, &mut w)?;
+    let outcome = train(target.potential::<T>().as_ref(), &problem.training, id, &mut w, desk)?;
     target.w_star = w.into_iter().map(T::to_f64).collect();
     Ok(outcome)
 }

@@ -3,6 +3,9 @@ use thiserror::Error;
 /// Why a target could not be built.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum TargetError {
+    /// Not by its numbers: the build was asked to stop, or its state cannot be stored.
+    #[error(transparent)]
+    Interrupted(#[from] crate::resume::Interruption),
     /// A number outside its range.
     #[error("{field} is {value}; it must be {expected}")]
     OutOfRange {

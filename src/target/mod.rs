@@ -17,7 +17,7 @@ mod restricted;
 mod simple;
 mod training;
 
-pub use build::{Target, build};
+pub use build::{Target, build, build_at};
 pub use error::TargetError;
 pub use exact::{
     Exact, FiniteForm, Singularity, deep_linear_singularity, normal_crossing_singularity, quadratic_llc,

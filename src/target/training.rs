@@ -7,6 +7,7 @@ use super::potential::Potential;
 use crate::config::{Optimizer, Training};
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose, fill_index};
+use crate::resume::{Desk, Progress};
 
 /// Decay of Adam's first moment.
 const BETA1: f64 = 0.9;
@@ -62,6 +63,7 @@ pub fn train<T: Real>(
     settings: &Training,
     id: [u8; 32],
     w: &mut [T],
+    desk: &mut Desk<'_>,
 ) -> Result<TrainingOutcome, TargetError> {
     if settings.batch_size == Some(0) {
         return Err(TargetError::range("training.batch_size", 0, "at least 1"));
@@ -81,55 +83,75 @@ pub fn train<T: Real>(
     let mut grad = vec![T::ZERO; w.len()];
     let scratch_len = potential.scratch_len().max(batch.map_or(0, |b| potential.batch_scratch_len(b)));
     let mut scratch = vec![T::ZERO; scratch_len];
-    let mut update = Update::new(settings, w.len());
-    let mut progress = Progress::new(settings, window, w);
-
-    for step in 0..settings.steps {
+    let mut at = match desk.part()? {
+        Some(state) => state,
+        None => Course::start(settings, window, w),
+    };
+    while at.step < settings.steps {
+        let step = at.step;
         let full = batch.is_none();
         let loss = if full {
-            Some(potential.loss_grad(w, &mut grad, &mut scratch))
+            Some(potential.loss_grad(&at.w, &mut grad, &mut scratch))
         } else {
-            (step % every == 0).then(|| potential.loss(w, &mut scratch))
+            (step % every == 0).then(|| potential.loss(&at.w, &mut scratch))
         };
         if let Some(loss) = loss
-            && let Some(reason) = progress.see(step, loss, w)?
+            && let Some(reason) = at.record.see(settings, step, loss, &at.w)?
         {
-            return Ok(progress.finish(step, reason, w));
+            return Ok(at.record.finish(step, reason, w));
         }
         if !full {
             let mut rng = key.at(step);
             fill_index(&mut rng, potential.rows(), &mut rows);
-            let loss = potential.batch_loss_grad(w, &rows, &mut grad, &mut scratch);
+            let loss = potential.batch_loss_grad(&at.w, &rows, &mut grad, &mut scratch);
             if !loss.is_finite() {
                 return Err(TargetError::Diverged { step, loss, lr: settings.lr });
             }
         }
-        update.apply(w, &grad);
+        at.update.apply(settings, &mut at.w, &grad);
+        at.step += 1;
+        desk.pulse(Progress { iteration: at.step, total: settings.steps }, &at)?;
     }
-    let loss = potential.loss(w, &mut scratch);
-    progress.record(settings.steps, loss, w)?;
-    Ok(progress.finish(settings.steps, StopReason::Steps, w))
+    let loss = potential.loss(&at.w, &mut scratch);
+    at.record.note(settings, settings.steps, loss, &at.w)?;
+    Ok(at.record.finish(settings.steps, StopReason::Steps, w))
 }
 
-/// One optimiser with its moments.
-struct Update<'a, T> {
-    settings: &'a Training,
+/// Training on its way: what a restart needs.
+#[derive(Serialize, Deserialize)]
+struct Course<T> {
+    step: u64,
+    w: Vec<T>,
+    update: Update<T>,
+    record: Record<T>,
+}
+
+impl<T: Real> Course<T> {
+    fn start(settings: &Training, window: u64, w: &[T]) -> Self {
+        let (update, record) = (Update::new(settings, w.len()), Record::new(window, w));
+        Self { step: 0, w: w.to_vec(), update, record }
+    }
+}
+
+/// An optimiser's moments.
+#[derive(Serialize, Deserialize)]
+struct Update<T> {
     first: Vec<T>,
     second: Vec<T>,
     /// β1ᵗ and β2ᵗ.
     decayed: (f64, f64),
 }
 
-impl<'a, T: Real> Update<'a, T> {
-    fn new(settings: &'a Training, dim: usize) -> Self {
+impl<T: Real> Update<T> {
+    fn new(settings: &Training, dim: usize) -> Self {
         let second = if settings.optimizer == Optimizer::Sgd { 0 } else { dim };
-        Self { settings, first: vec![T::ZERO; dim], second: vec![T::ZERO; second], decayed: (1.0, 1.0) }
+        Self { first: vec![T::ZERO; dim], second: vec![T::ZERO; second], decayed: (1.0, 1.0) }
     }
 
-    fn apply(&mut self, w: &mut [T], grad: &[T]) {
-        let lr = self.settings.lr;
-        if self.settings.optimizer == Optimizer::Sgd {
-            let (lr, momentum) = (T::from_f64(lr), T::from_f64(self.settings.momentum));
+    fn apply(&mut self, settings: &Training, w: &mut [T], grad: &[T]) {
+        let lr = settings.lr;
+        if settings.optimizer == Optimizer::Sgd {
+            let (lr, momentum) = (T::from_f64(lr), T::from_f64(settings.momentum));
             for ((w, &g), v) in w.iter_mut().zip(grad).zip(&mut self.first) {
                 *v = momentum.mul_add(*v, g);
                 *w -= lr * *v;
@@ -139,8 +161,8 @@ impl<'a, T: Real> Update<'a, T> {
         self.decayed = (self.decayed.0 * BETA1, self.decayed.1 * BETA2);
         let rate = T::from_f64(lr / (1.0 - self.decayed.0));
         let correction = T::from_f64(1.0 / (1.0 - self.decayed.1));
-        let decay = match self.settings.optimizer {
-            Optimizer::Adamw => T::from_f64(1.0 - lr * self.settings.weight_decay),
+        let decay = match settings.optimizer {
+            Optimizer::Adamw => T::from_f64(1.0 - lr * settings.weight_decay),
             Optimizer::Adam | Optimizer::Sgd => T::ONE,
         };
         let (beta1, beta2, eps) = (T::from_f64(BETA1), T::from_f64(BETA2), T::from_f64(EPS));
@@ -154,8 +176,8 @@ impl<'a, T: Real> Update<'a, T> {
 }
 
 /// The best parameters so far, the history, and the judge of the early stop.
-struct Progress<'a, T> {
-    settings: &'a Training,
+#[derive(Serialize, Deserialize)]
+struct Record<T> {
     best: Vec<T>,
     best_loss: f64,
     best_step: u64,
@@ -170,10 +192,9 @@ struct Progress<'a, T> {
     looks: [f64; LOOKS as usize + 1],
 }
 
-impl<'a, T: Real> Progress<'a, T> {
-    fn new(settings: &'a Training, window: u64, w: &[T]) -> Self {
+impl<T: Real> Record<T> {
+    fn new(window: u64, w: &[T]) -> Self {
         Self {
-            settings,
             best: w.to_vec(),
             best_loss: f64::INFINITY,
             best_step: 0,
@@ -187,11 +208,17 @@ impl<'a, T: Real> Progress<'a, T> {
     }
 
     /// Takes note of the loss at `w`, and says whether and why to stop.
-    fn see(&mut self, step: u64, loss: f64, w: &[T]) -> Result<Option<StopReason>, TargetError> {
-        self.record(step, loss, w)?;
+    fn see(
+        &mut self,
+        settings: &Training,
+        step: u64,
+        loss: f64,
+        w: &[T],
+    ) -> Result<Option<StopReason>, TargetError> {
+        self.note(settings, step, loss, w)?;
         if step >= self.next_entry {
             self.history.push((step, loss));
-            let stride = self.settings.steps.div_ceil(HISTORY_POINTS);
+            let stride = settings.steps.div_ceil(HISTORY_POINTS);
             self.next_entry = if step < HISTORY_START { step + 1 } else { step + stride };
         }
         if loss == 0.0 {
@@ -202,7 +229,7 @@ impl<'a, T: Real> Progress<'a, T> {
             self.looks.rotate_left(1);
             self.looks[LOOKS as usize] = self.best_loss;
             let improved = 1.0 - self.best_loss / self.looks[0];
-            let tol = self.settings.early_stop_tol;
+            let tol = settings.early_stop_tol;
             if tol > 0.0 && self.looks[0].is_finite() && improved < tol {
                 return Ok(Some(StopReason::EarlyStop));
             }
@@ -211,9 +238,9 @@ impl<'a, T: Real> Progress<'a, T> {
     }
 
     /// Keeps `w` if it is the best so far.
-    fn record(&mut self, step: u64, loss: f64, w: &[T]) -> Result<(), TargetError> {
+    fn note(&mut self, settings: &Training, step: u64, loss: f64, w: &[T]) -> Result<(), TargetError> {
         if !loss.is_finite() {
-            return Err(TargetError::Diverged { step, loss, lr: self.settings.lr });
+            return Err(TargetError::Diverged { step, loss, lr: settings.lr });
         }
         self.last = (step, loss);
         if loss < self.best_loss {
@@ -262,7 +289,9 @@ mod tests {
 
     fn train_quadratic(settings: &Training) -> (Vec<f64>, TrainingOutcome) {
         let mut w = vec![1.0, -2.0];
-        let outcome = train(&QuadraticPotential::new(&[1.0, 3.0]), settings, ID, &mut w).unwrap();
+        let outcome =
+            train(&QuadraticPotential::new(&[1.0, 3.0]), settings, ID, &mut w, &mut Desk::unwatched())
+                .unwrap();
         (w, outcome)
     }
 
@@ -313,7 +342,7 @@ mod tests {
         let settings = Training { batch_size: Some(8), ..settings(Optimizer::Adam) };
         let run = |id| {
             let mut w = vec![0.0; 3];
-            let outcome = train(&linear(), &settings, id, &mut w).unwrap();
+            let outcome = train(&linear(), &settings, id, &mut w, &mut Desk::unwatched()).unwrap();
             (w, outcome)
         };
         let (w, outcome) = run(ID);
@@ -332,7 +361,9 @@ mod tests {
         // A step that overshoots: w ← -1.05 w each step.
         let settings = Training { lr: 2.05 / 3.0, steps: 5, ..settings(Optimizer::Sgd) };
         let mut w = vec![0.0, 1.0];
-        let outcome = train(&QuadraticPotential::new(&[1.0, 3.0]), &settings, ID, &mut w).unwrap();
+        let outcome =
+            train(&QuadraticPotential::new(&[1.0, 3.0]), &settings, ID, &mut w, &mut Desk::unwatched())
+                .unwrap();
         assert_eq!((outcome.best_step, outcome.best_loss, w), (0, 1.5, vec![0.0, 1.0]));
         assert_eq!(outcome.history.len(), 6);
     }
@@ -345,7 +376,7 @@ mod tests {
         let run = |early_stop_tol: f64| {
             let settings = Training { lr, steps: 400, early_stop_tol, ..settings(Optimizer::Sgd) };
             let mut w = vec![1.0];
-            train(&QuadraticPotential::new(&[1.0]), &settings, ID, &mut w).unwrap()
+            train(&QuadraticPotential::new(&[1.0]), &settings, ID, &mut w, &mut Desk::unwatched()).unwrap()
         };
         let (patient, hasty) = (run(0.9), run(0.9999));
         assert_eq!((patient.reason, patient.steps), (StopReason::Steps, 400));
@@ -357,7 +388,8 @@ mod tests {
     fn a_loss_that_is_no_number_is_an_error() {
         let settings = Training { lr: 1e9, ..settings(Optimizer::Sgd) };
         let mut w = vec![1.0f32];
-        let error = train(&QuadraticPotential::new(&[1.0]), &settings, ID, &mut w).unwrap_err();
+        let error = train(&QuadraticPotential::new(&[1.0]), &settings, ID, &mut w, &mut Desk::unwatched())
+            .unwrap_err();
         assert!(matches!(error, TargetError::Diverged { step: 1..10, .. }), "{error}");
     }
 
@@ -366,7 +398,8 @@ mod tests {
         let count = |steps: u64| {
             let settings = Training { steps, batch_size: Some(4), ..settings(Optimizer::Adam) };
             allocation_counter::measure(|| {
-                train(&QuadraticPotential::new(&[1.0]), &settings, ID, &mut [1.0f64]).unwrap();
+                train(&QuadraticPotential::new(&[1.0]), &settings, ID, &mut [1.0f64], &mut Desk::unwatched())
+                    .unwrap();
             })
             .count_total
         };

@@ -40,6 +40,7 @@ use super::{Adapted, Method, Posterior, Role, SamplerError, Scratch, Work};
 use crate::config::{Approximation, Vi};
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose};
+use crate::resume::Desk;
 use crate::trace::{Column, Kind};
 
 use super::stochastic::LOSS_COST;
@@ -81,17 +82,23 @@ impl Method for Vi {
         }
     }
 
-    fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError> {
+    fn warmup<T: Real>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        id: [u8; 32],
+        desk: &mut Desk<'_>,
+    ) -> Result<Adapted, SamplerError> {
         let mut scratch = Scratch::plain(posterior);
         let probe = Key::new(id, Purpose::Probe, 0);
-        let (hessian, fge) = Hessian::measure(posterior, &probe, &mut scratch)?;
+        let (hessian, fge) = desk.stage(|_| Hessian::measure(posterior, &probe, &mut scratch))?;
         let mut adapted = Adapted { fge, hessian: Some(Box::new(hessian)), ..Adapted::default() };
         match &self.approximation {
-            Approximation::Mfa(mfa) => selection::choose(self, mfa, posterior, id, &mut adapted)?,
+            Approximation::Mfa(mfa) => selection::choose(self, mfa, posterior, id, &mut adapted, desk)?,
             Approximation::Flow(flow) => {
                 let key = Key::new(id, Purpose::Probe, 1);
                 let hessian = adapted.hessian.get_or_insert_default();
-                let (lift, fge) = Lift::measure(posterior, hessian, flow.d_latent, &key, &mut scratch)?;
+                let (lift, fge) =
+                    desk.stage(|_| Lift::measure(posterior, hessian, flow.d_latent, &key, &mut scratch))?;
                 adapted.lift = Some(Box::new(lift));
                 adapted.fge += fge;
             }

@@ -7,8 +7,9 @@ use super::{LOSS_COST, kernel};
 use crate::config::{Approximation, Mfa, Vi};
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose};
+use crate::resume::Desk;
 use crate::sampler::chain::{ChainRun, Kernel, Scratch};
-use crate::sampler::{Adapted, Flow, Method, Posterior, Role, SamplerError};
+use crate::sampler::{Adapted, Method, Posterior, Role, SamplerError};
 use crate::stats;
 
 /// Candidates for M, and for r (those above d are left out).
@@ -45,6 +46,7 @@ pub fn choose<T: Real>(
     posterior: &Posterior<'_, T>,
     id: [u8; 32],
     adapted: &mut Adapted,
+    desk: &mut Desk<'_>,
 ) -> Result<(), SamplerError> {
     if mfa.r_per_component.is_some() {
         return Ok(());
@@ -54,7 +56,11 @@ pub fn choose<T: Real>(
         stream += 1;
         let mfa = Mfa { components: Some(components), rank: Some(rank), ..mfa.clone() };
         let settings = Vi { approximation: Approximation::Mfa(mfa), ..shorter(settings) };
-        elbo(&settings, posterior, &Key::new(id, Purpose::Warmup, stream), adapted)
+        let key = Key::new(id, Purpose::Warmup, stream);
+        let (mean, error, fge): (f64, f64, f64) =
+            desk.stage(|desk| elbo(&settings, posterior, &key, adapted, desk))?;
+        adapted.fge += fge;
+        Ok((mean, error))
     };
     if mfa.rank.is_none() {
         let components = mfa.components.unwrap_or(1);
@@ -68,22 +74,26 @@ pub fn choose<T: Real>(
     Ok(())
 }
 
-/// ELBO and its standard error after a short optimisation.
+/// ELBO, its standard error and the work of a short optimisation.
 fn elbo<T: Real>(
     settings: &Vi,
     posterior: &Posterior<'_, T>,
     key: &Key,
-    adapted: &mut Adapted,
-) -> Result<(f64, f64), SamplerError> {
+    adapted: &Adapted,
+    desk: &mut Desk<'_>,
+) -> Result<(f64, f64, f64), SamplerError> {
     let kernel = Method::kernel(settings, posterior, adapted, Role::Main);
     let mut scratch = Scratch::of(&kernel, posterior);
     let mut row = vec![0.0; Method::layout(settings).len()];
-    let mut run = ChainRun::start(&kernel, posterior, &mut scratch)?;
-    run.advance(&kernel, posterior, key, &mut scratch, &mut row, &mut |_| Flow::Continue)?;
-    adapted.fge += Kernel::<T>::fge(&kernel, &run.state);
-    let [_, _, log_q, log_target, ..] = run.trace.values.as_slice() else { return Ok((f64::NAN, 0.0)) };
+    let mut run = match desk.part()? {
+        Some(run) => run,
+        None => ChainRun::start(&kernel, posterior, &mut scratch)?,
+    };
+    run.advance(&kernel, posterior, key, &mut scratch, &mut row, desk)?;
+    let fge = Kernel::<T>::fge(&kernel, &run.state);
+    let [_, _, log_q, log_target, ..] = run.trace.values.as_slice() else { return Ok((f64::NAN, 0.0, fge)) };
     let elbo: Vec<f64> = log_target.iter().zip(log_q).map(|(p, q)| p - q).collect();
-    Ok((stats::mean(&elbo), stats::sd(&elbo) / (elbo.len() as f64).sqrt()))
+    Ok((stats::mean(&elbo), stats::sd(&elbo) / (elbo.len() as f64).sqrt(), fge))
 }
 
 /// The first of the candidates, ordered by size, whose ELBO no larger one beats by a margin. A
@@ -98,6 +108,7 @@ fn smallest_of_the_best(
         match elbo(candidate) {
             Ok((mean, error)) if mean.is_finite() => results.push((candidate, mean, error)),
             Ok(_) => {}
+            Err(SamplerError::Interrupted(asked)) => return Err(asked.into()),
             Err(error) => failure = Some(error),
         }
     }

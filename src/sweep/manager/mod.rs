@@ -1,25 +1,46 @@
 //! The loop of rank 0: work out of the graph, units to slots, outcomes to the writer.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
+mod board;
+mod outcomes;
+mod status;
 
+pub use self::status::{SlotStatus, Status, status_path};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
+use std::time::{Duration, Instant};
+
+use self::board::Board;
+use super::fault::{self, Count};
 use super::graph::{SweepGraph, UnitKind};
 use super::plan::Plan;
-use super::report::{Observer, Progress, RunReport, RunState, Summary};
+use super::report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
 use super::scheduler::{Action, Event, Scheduler, Slot, UnitId};
-use super::slots::{Done, SlotPool};
+use super::slots::{OwnFiles, Report, SlotPool};
 use super::source::WorkSource;
-use super::survey::{Found, Survey};
-use super::unit::{Failure, Outcome, Output, Sampling, Task, ToManager, ToWorker};
-use super::worker::Backoff;
-use super::writer::{ChainPart, Job, RunParts, Writer, Written};
-use super::{MANAGER, SweepError};
+use super::survey::{Found, Offer, Survey};
+use super::unit::{Failure, Order, Sampling, Task, ToManager, ToWorker};
+use super::watch::Tokens;
+use super::worker::{Backoff, PATIENCE};
+use super::writer::{ChainPart, Job, Writer, Written};
+use super::{MANAGER, SweepError, context};
 use crate::comm::Comm;
 use crate::device::Arith;
 use crate::sampler::{Adapted, Role};
 use crate::store::Store;
 use crate::target::Target;
+
+/// How long before the time limit work is stopped, but for a fifth of a short one: checkpoints must be
+/// written, and the launcher's clock may be another.
+const GRACE: Duration = Duration::from_secs(10);
+/// No unit is begun so shortly before work is stopped: it could not reach its first checkpoint.
+const LAST_START: Duration = Duration::from_secs(1);
+/// How long a stopped sweep waits for the disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(20);
+/// Time between two looks at the slots' clocks, and at the status file.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How a sweep is to be run; nothing here changes a result.
 #[derive(Clone, Debug)]
@@ -30,6 +51,18 @@ pub struct Options {
     pub arith: Option<Arith>,
     /// Run again what failed by its numbers.
     pub retry_failed: bool,
+    /// Number of a signal that asks to stop; 0: none yet.
+    pub signal: Arc<AtomicUsize>,
+    /// Time between two checkpoints of a unit.
+    pub checkpoint_every: Duration,
+    /// Where every rank writes checkpoints itself; `None`: rank 0 does, in the store.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// How often a unit that failed by its surroundings is tried again.
+    pub retries: u32,
+    /// How long a slot may give no sign.
+    pub unit_timeout: Option<Duration>,
+    /// When the job will be ended from outside.
+    pub deadline: Option<Instant>,
 }
 
 /// Runs everything of `plan` that is not in the store yet. Where that fails, the other ranks are
@@ -51,9 +84,15 @@ pub fn run(
 fn send_all(comm: &mut dyn Comm, message: &ToWorker) -> Result<(), SweepError> {
     let bytes = postcard::to_stdvec(message)?;
     for rank in 1..comm.size() {
+        fault::count(Count::Message);
         comm.send(rank, &bytes)?;
     }
     Ok(())
+}
+
+fn send(comm: &mut dyn Comm, rank: usize, message: &ToWorker) -> Result<(), SweepError> {
+    fault::count(Count::Message);
+    Ok(comm.send(rank, &postcard::to_stdvec(message)?)?)
 }
 
 fn conduct(
@@ -65,9 +104,10 @@ fn conduct(
 ) -> Result<Summary, SweepError> {
     let (sender, inbox) = channel();
     let ranks = meet_ranks(comm, options)?;
-    let survey = Survey::of(plan, store, options.retry_failed)?;
+    let survey = Survey::of(plan, store, options.retry_failed, options.checkpoint_dir.as_deref())?;
     let _held = survey.lock_missing(plan, store)?;
-    let mut manager = Manager::new(plan, store, comm, options, observer, survey, (sender, inbox))?;
+    let board = Board::new(&ranks, Instant::now());
+    let mut manager = Manager::new(plan, store, comm, options, observer, survey, board, (sender, inbox))?;
     for (rank, slots) in ranks {
         for index in 0..slots {
             manager.feed(Event::SlotUp(Slot { rank, index }))?;
@@ -102,13 +142,15 @@ fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<(usize, usiz
         None => common,
     };
     arith.set_current()?;
-    send_all(comm, &ToWorker::Start { arith: arith.name().to_owned() })?;
+    let every = options.checkpoint_every.as_millis() as u64;
+    let dir = options.checkpoint_dir.clone();
+    send_all(comm, &ToWorker::Start { arith: arith.name().to_owned(), every, dir })?;
     ranks.sort_unstable();
     Ok(ranks)
 }
 
 enum Inbox {
-    Slot(Done),
+    Slot(Report),
     Writer(Result<Written, SweepError>),
 }
 
@@ -124,6 +166,7 @@ struct Gathering {
 
 struct Manager<'a> {
     plan: &'a Arc<Plan>,
+    options: &'a Options,
     comm: &'a mut dyn Comm,
     observer: &'a mut dyn Observer,
     pool: SlotPool,
@@ -142,6 +185,23 @@ struct Manager<'a> {
     reports: Vec<Option<RunReport>>,
     failed_targets: Vec<(usize, Failure)>,
     executed: usize,
+    /// Units that were left to do at the start.
+    to_do: usize,
+    /// Whether a unit has ended for good.
+    is_over: Vec<bool>,
+    /// How often units were tried before.
+    attempts: HashMap<UnitId, u32>,
+    /// Checkpoints that units go on from.
+    resume: HashMap<UnitId, Vec<u8>>,
+    board: Board,
+    lost: Vec<Slot>,
+    tokens: Tokens<Slot>,
+    stopping: Option<(String, Instant)>,
+    /// When work is stopped for the time limit.
+    stop_at: Option<Instant>,
+    begun: Instant,
+    last_look: Instant,
+    last_status: Instant,
 }
 
 impl<'a> Manager<'a> {
@@ -149,20 +209,25 @@ impl<'a> Manager<'a> {
         plan: &'a Arc<Plan>,
         store: &Arc<Store>,
         comm: &'a mut dyn Comm,
-        options: &Options,
+        options: &'a Options,
         observer: &'a mut dyn Observer,
-        survey: Survey,
+        mut survey: Survey,
+        board: Board,
         (sender, inbox): (Sender<Inbox>, Receiver<Inbox>),
     ) -> Result<Self, SweepError> {
         let to_me = sender.clone();
-        let pool = SlotPool::start(options.slots, move |done| {
-            let _ = to_me.send(Inbox::Slot(done));
+        let pool = SlotPool::start(options.slots, options.checkpoint_every, move |told| {
+            let _ = to_me.send(Inbox::Slot(told));
         })?;
+        if let Some(dir) = options.checkpoint_dir.clone() {
+            pool.write_to(OwnFiles { dir, context: context() });
+        }
         let (writer, jobs) =
-            Writer::start(Arc::clone(plan), Arc::clone(store), comm.describe(), move |written| {
+            Writer::start(Arc::clone(plan), Arc::clone(store), options, comm.describe(), move |written| {
                 let _ = sender.send(Inbox::Writer(written));
             })?;
         let graph = SweepGraph::new(plan, &survey);
+        let offers = std::mem::take(&mut survey.offers);
         let mut targets = Vec::with_capacity(plan.targets.len());
         for (index, found) in survey.targets.into_iter().enumerate() {
             targets.push(match found {
@@ -191,7 +256,21 @@ impl<'a> Manager<'a> {
                 ..Gathering::default()
             })
             .collect();
-        Ok(Self {
+        let now = Instant::now();
+        let mut manager = Self {
+            to_do: graph.len(),
+            is_over: vec![false; graph.len()],
+            attempts: HashMap::new(),
+            resume: HashMap::new(),
+            board,
+            lost: Vec::new(),
+            tokens: Tokens::new(now),
+            stopping: None,
+            stop_at: options.deadline.map(|end| end - GRACE.min(end.duration_since(now) / 5)),
+            begun: now,
+            last_look: now,
+            last_status: now,
+            options,
             holders: vec![BTreeSet::new(); plan.targets.len()],
             waiting,
             plan,
@@ -210,45 +289,141 @@ impl<'a> Manager<'a> {
             reports,
             failed_targets: Vec::new(),
             executed: 0,
-        })
+        };
+        for (kind, offer) in offers {
+            if let Some(unit) = manager.graph.unit(kind) {
+                manager.offer(unit, offer);
+            }
+        }
+        Ok(manager)
     }
 
     fn run(mut self) -> Result<Summary, SweepError> {
-        self.observer.progress(&Progress::Planned { plan: self.plan, units: self.graph.len() });
+        self.observer.progress(&Progress::Planned { plan: self.plan, units: self.to_do });
         let mut pause = Backoff::new();
         loop {
-            for (unit, cost) in self.graph.ready() {
-                self.feed(Event::Ready { unit, cost })?;
+            self.heed_signals_and_clocks()?;
+            if self.may_start() {
+                for (unit, cost) in self.graph.ready() {
+                    self.feed(Event::Ready { unit, cost })?;
+                }
             }
             self.flush()?;
-            if self.graph.is_done() && self.unwritten == 0 && self.scheduler.in_flight() == 0 {
+            if self.is_finished() {
                 break;
             }
             while let Some((rank, bytes)) = self.comm.poll()? {
                 pause.reset();
-                if let ToManager::Done { slot, unit, outcome } = postcard::from_bytes(&bytes)? {
-                    self.settle(Slot { rank, index: slot }, unit, *outcome)?;
-                }
+                self.hear(rank, postcard::from_bytes(&bytes)?)?;
             }
             match pause.wait(&self.inbox) {
-                Some(Inbox::Slot(Done { slot, unit, outcome })) => {
+                Some(Inbox::Slot(report)) => {
                     pause.reset();
-                    self.settle(Slot { rank: MANAGER, index: slot }, unit, outcome)?;
+                    self.hear_slot(report)?;
                 }
-                Some(Inbox::Writer(written)) => self.written(written?)?,
+                Some(Inbox::Writer(written)) => {
+                    pause.reset();
+                    self.written(written?)?;
+                }
                 None => {}
             }
         }
         self.finish()
     }
 
-    fn finish(self) -> Result<Summary, SweepError> {
+    /// Whether the loop may end: all is done and on disk, or, of a sweep that was stopped, what came in
+    /// in time.
+    fn is_finished(&self) -> bool {
+        let Some((_, since)) = &self.stopping else {
+            return self.graph.is_done() && self.unwritten == 0 && self.board.in_flight() == 0;
+        };
+        let quiet = self.board.in_flight() == 0 || since.elapsed() > PATIENCE;
+        quiet && (self.unwritten == 0 || since.elapsed() > DISK_PATIENCE)
+    }
+
+    fn hear(&mut self, rank: usize, message: ToManager) -> Result<(), SweepError> {
+        let slot = |index| Slot { rank, index };
+        match message {
+            ToManager::Up { .. } => {}
+            ToManager::Signal { signal } => self.stop(format!("{} on rank {rank}", signal_name(signal)))?,
+            ToManager::Waiting { slot: index, bytes } => self.tokens.ask(slot(index), bytes),
+            ToManager::Saved { slot: index, unit, state } => self.save(slot(index), unit, state),
+            ToManager::Done { slot: index, unit, outcome } => self.settle(slot(index), unit, *outcome)?,
+        }
+        Ok(())
+    }
+
+    fn hear_slot(&mut self, report: Report) -> Result<(), SweepError> {
+        let slot = |index| Slot { rank: MANAGER, index };
+        match report {
+            Report::Saved { slot: index, unit, state } => {
+                self.save(slot(index), unit, state);
+                self.pool.control.passed_on(index);
+                Ok(())
+            }
+            Report::Done { slot: index, unit, outcome } => self.settle(slot(index), unit, outcome),
+        }
+    }
+
+    /// Signals, the time limit, checkpoints that wait to be sent, slots that are silent.
+    fn heed_signals_and_clocks(&mut self) -> Result<(), SweepError> {
+        let signal = self.options.signal.load(Ordering::Relaxed);
+        if signal != 0 && self.stopping.is_none() {
+            self.stop(signal_name(signal))?;
+        }
+        let now = Instant::now();
+        while let Some(slot) = self.tokens.grant(now) {
+            send(self.comm, slot.rank, &ToWorker::Send { slot: slot.index })?;
+        }
+        if now.duration_since(self.last_look) < LOOK {
+            return Ok(());
+        }
+        self.last_look = now;
+        if self.stopping.is_none() && self.stop_at.is_some_and(|end| now >= end) {
+            self.stop("the time limit".to_owned())?;
+        }
+        self.look_after_slots()?;
+        self.show_status(now);
+        Ok(())
+    }
+
+    /// Asks every rank to stop its units and hand over their states.
+    fn stop(&mut self, why: String) -> Result<(), SweepError> {
+        if self.stopping.is_some() {
+            return Ok(());
+        }
+        self.pool.control.stop();
+        send_all(self.comm, &ToWorker::Drain)?;
+        self.stopping = Some((why, Instant::now()));
+        Ok(())
+    }
+
+    fn may_start(&self) -> bool {
+        let soon = |end: Instant| Instant::now() + LAST_START >= end;
+        self.stopping.is_none() && !self.stop_at.is_some_and(soon)
+    }
+
+    fn finish(mut self) -> Result<Summary, SweepError> {
+        self.last_word();
         send_all(self.comm, &ToWorker::Stop)?;
-        self.pool.stop();
+        let interruption = self.stopping.take().map(|(why, _)| {
+            let left = self.is_over.iter().filter(|over| !**over).count();
+            Interruption { why, left }
+        });
+        // Threads that do not answer end with the process.
+        if interruption.is_none() && self.lost.iter().all(|slot| slot.rank != MANAGER) {
+            self.pool.stop();
+        }
         drop(self.jobs);
         self.writer.join();
         let runs = self.reports.into_iter().map(|r| r.unwrap_or_else(RunReport::lost)).collect();
-        Ok(Summary { executed: self.executed, failed_targets: self.failed_targets, runs })
+        Ok(Summary {
+            executed: self.executed,
+            failed_targets: self.failed_targets,
+            runs,
+            interruption,
+            lost_ranks: self.lost.iter().any(|slot| slot.rank != MANAGER),
+        })
     }
 
     fn feed(&mut self, event: Event) -> Result<(), SweepError> {
@@ -257,6 +432,10 @@ impl<'a> Manager<'a> {
             if self.graph.has_failed(unit) {
                 // Its run has failed while the unit was waiting.
                 actions.extend(self.scheduler.on_event(Event::Finished { slot, unit }));
+                continue;
+            }
+            if !self.may_start() {
+                // It stays for the next launch; the scheduler hears no more of it.
                 continue;
             }
             self.assign(slot, unit)?;
@@ -271,13 +450,15 @@ impl<'a> Manager<'a> {
         }
         let task = self.task(kind);
         log::debug!("{} goes to rank {}, slot {}", kind.describe(self.plan), slot.rank, slot.index);
+        let attempt = self.attempts.get(&unit).copied().unwrap_or(0);
+        let resume = self.resume.remove(&unit);
+        let order = Order { unit, name: kind.name(self.plan), task: Box::new(task), attempt, resume };
+        self.board.give(slot, unit, Instant::now());
         if slot.rank == MANAGER {
-            self.pool.give(slot.index, unit, task);
-        } else {
-            let message = ToWorker::Run { slot: slot.index, unit, task: Box::new(task) };
-            self.comm.send(slot.rank, &postcard::to_stdvec(&message)?)?;
+            self.pool.give(slot.index, order);
+            return Ok(());
         }
-        Ok(())
+        send(self.comm, slot.rank, &ToWorker::Run { slot: slot.index, order })
     }
 
     /// Sees to it that a rank holds a target, once.
@@ -290,7 +471,7 @@ impl<'a> Manager<'a> {
             self.pool.cache.insert(index as u32, Target::clone(target));
         } else {
             let message = ToWorker::Target { index: index as u32, target: Box::new(Target::clone(target)) };
-            self.comm.send(rank, &postcard::to_stdvec(&message)?)?;
+            send(self.comm, rank, &message)?;
         }
         Ok(())
     }
@@ -306,7 +487,7 @@ impl<'a> Manager<'a> {
             if rank == MANAGER {
                 self.pool.cache.remove(index as u32);
             } else {
-                self.comm.send(rank, &postcard::to_stdvec(&ToWorker::Forget { index: index as u32 })?)?;
+                send(self.comm, rank, &ToWorker::Forget { index: index as u32 })?;
             }
         }
         Ok(())
@@ -340,94 +521,6 @@ impl<'a> Manager<'a> {
         }
     }
 
-    fn settle(&mut self, slot: Slot, unit: UnitId, outcome: Outcome) -> Result<(), SweepError> {
-        self.executed += 1;
-        let kind = self.graph.kind(unit);
-        let Outcome { result, seconds, host } = outcome;
-        let how = if result.is_ok() { "done" } else { "failed" };
-        log::info!("{} {how} on {host} in {seconds:.3} s", kind.describe(self.plan));
-        if let Ok(Output::Adapted(a)) = &result {
-            log::info!("  step size {:e}, {:.1} FGE", a.step_size, a.fge);
-        }
-        match result {
-            Ok(output) => {
-                self.take(kind, output, seconds, host);
-                // A target may be sampled once it is on disk: made again, it must be the recorded one.
-                if !matches!(kind, UnitKind::Build(_)) {
-                    self.graph.settled(unit, true);
-                }
-            }
-            Err(failure) => {
-                self.graph.settled(unit, false);
-                self.fail(kind, failure);
-            }
-        }
-        self.observer.progress(&Progress::Unit { done: self.executed, total: self.graph.len() });
-        self.feed(Event::Finished { slot, unit })
-    }
-
-    fn take(&mut self, kind: UnitKind, output: Output, seconds: f64, host: String) {
-        match (kind, output) {
-            (UnitKind::Build(index), Output::Target(target)) => {
-                let target = Arc::new(*target);
-                self.targets[index] = self.graph.needs_target(index).then(|| Arc::clone(&target));
-                self.write(Job::Target { index, target, seconds, host });
-            }
-            (UnitKind::Warmup(run), Output::Adapted(adapted)) => {
-                self.gathering[run].adapted = Some((adapted, seconds, host));
-            }
-            (UnitKind::Chain(run, chain), Output::Chain { outcome, l0 }) => {
-                self.gathering[run].chains[chain as usize] = Some(ChainPart { outcome, l0, seconds, host });
-                self.count_chain(run);
-            }
-            (UnitKind::Control(run), Output::Chain { outcome, l0 }) => {
-                self.gathering[run].control = Some(ChainPart { outcome, l0, seconds, host });
-                self.count_chain(run);
-            }
-            (kind, _) => {
-                let reason =
-                    "a slot answered with another kind of result: this is a bug, please report it".into();
-                self.fail(kind, Failure { reason, settled: false });
-            }
-        }
-    }
-
-    fn count_chain(&mut self, run: usize) {
-        let gathering = &mut self.gathering[run];
-        gathering.missing -= 1;
-        if gathering.missing > 0 || gathering.over {
-            return;
-        }
-        gathering.over = true;
-        let parts = RunParts {
-            warmup: gathering.adapted.take(),
-            chains: std::mem::take(&mut gathering.chains).into_iter().flatten().collect(),
-            control: gathering.control.take(),
-        };
-        self.write(Job::Run { index: run, parts: Box::new(parts) });
-    }
-
-    /// Fails the run of a unit, or the target of a build.
-    fn fail(&mut self, kind: UnitKind, failure: Failure) {
-        let runs: Vec<usize> = match kind {
-            UnitKind::Build(t) => {
-                self.write(Job::TargetFailed { index: t, failure });
-                return;
-            }
-            UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => vec![r],
-        };
-        self.fail_runs(runs, &failure);
-    }
-
-    fn fail_runs(&mut self, runs: Vec<usize>, failure: &Failure) {
-        for run in runs {
-            self.graph.drop_run(run);
-            if !std::mem::replace(&mut self.gathering[run].over, true) && self.reports[run].is_none() {
-                self.write(Job::RunFailed { index: run, failure: failure.clone() });
-            }
-        }
-    }
-
     fn write(&mut self, job: Job) {
         self.unwritten += 1;
         self.backlog.push_back(job);
@@ -447,34 +540,12 @@ impl<'a> Manager<'a> {
         }
         Ok(())
     }
+}
 
-    fn written(&mut self, written: Written) -> Result<(), SweepError> {
-        self.unwritten -= 1;
-        match written {
-            Written::Target { index, seconds } => {
-                if let Some(build) = self.graph.build(index) {
-                    self.graph.settled(build, true);
-                }
-                self.observer.progress(&Progress::Target { plan: self.plan, index, seconds });
-            }
-            Written::TargetFailed { index, failure } => {
-                if let Some(build) = self.graph.build(index) {
-                    self.graph.settled(build, false);
-                }
-                let runs = (0..self.plan.runs.len()).filter(|&r| self.plan.runs[r].target == index).collect();
-                self.fail_runs(runs, &failure);
-                self.failed_targets.push((index, failure.clone()));
-                self.observer.progress(&Progress::TargetFailed { plan: self.plan, index, failure: &failure });
-            }
-            Written::Run { index, state, seconds } => {
-                let report = RunReport { state, executed: true, seconds };
-                self.observer.progress(&Progress::Run { plan: self.plan, index, report: &report });
-                self.reports[index] = Some(report);
-                self.forget(self.plan.runs[index].target)?;
-            }
-        }
-        Ok(())
-    }
+/// A signal by its name.
+fn signal_name(signal: usize) -> String {
+    let known = i32::try_from(signal).ok().and_then(signal_hook::low_level::signal_name);
+    known.map_or_else(|| format!("signal {signal}"), str::to_owned)
 }
 
 /// Sends the other ranks home without work: they report, and are told to stop.

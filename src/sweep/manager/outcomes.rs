@@ -1,0 +1,263 @@
+//! What the manager makes of what comes in: units that ended, checkpoints, what the writer has written.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Manager, Offer};
+use crate::sweep::SweepError;
+use crate::sweep::graph::UnitKind;
+use crate::sweep::report::{Progress, RunReport};
+use crate::sweep::scheduler::{Event, Slot, UnitId};
+use crate::sweep::source::WorkSource;
+use crate::sweep::unit::{End, Failure, Outcome, Output};
+use crate::sweep::writer::{ChainPart, Job, RunParts, Written};
+
+impl Manager<'_> {
+    /// A slot has ended a unit.
+    pub(super) fn settle(&mut self, slot: Slot, unit: UnitId, outcome: Outcome) -> Result<(), SweepError> {
+        self.board.take(slot, unit, Instant::now());
+        // A slot that was given up for lost may answer after all; the same bits come in once.
+        if !self.is_over[unit as usize] {
+            self.end(slot, unit, outcome)?;
+        }
+        self.feed(Event::Finished { slot, unit })
+    }
+
+    fn end(&mut self, slot: Slot, unit: UnitId, outcome: Outcome) -> Result<(), SweepError> {
+        let kind = self.graph.kind(unit);
+        let what = kind.describe(self.plan);
+        let host = &outcome.host;
+        match &outcome.end {
+            End::Interrupted => {
+                log::info!("{what} stopped on the way");
+                return Ok(());
+            }
+            End::Failed(failure) if !failure.settled && self.may_retry(unit) => {
+                log::warn!("{what} failed on rank {}: {}; it is tried again", slot.rank, failure.reason);
+                return self.retry(unit, slot);
+            }
+            End::Done(_) => log::info!("{what} done on {host} in {:.3} s", outcome.seconds),
+            End::Failed(_) => log::info!("{what} failed on {host} in {:.3} s", outcome.seconds),
+        }
+        self.is_over[unit as usize] = true;
+        self.executed += 1;
+        match outcome.end {
+            End::Done(output) => {
+                if let Output::Adapted(a) = &output {
+                    log::info!("  step size {:e}, {:.1} FGE", a.step_size, a.fge);
+                }
+                let content = self.worth_keeping(kind, &output, outcome.seconds, &outcome.host)?;
+                self.take(kind, output, outcome.seconds, outcome.host);
+                if let Some(content) = content {
+                    let name = kind.name(self.plan);
+                    self.write(Job::Keep {
+                        file: name.outcome(),
+                        owner: name.owner,
+                        content,
+                        durable: false,
+                    });
+                }
+                // A target may be sampled once it is on disk: made again, it must be the recorded one.
+                if !matches!(kind, UnitKind::Build(_)) {
+                    self.graph.settled(unit, true);
+                }
+            }
+            End::Failed(failure) => {
+                self.graph.settled(unit, false);
+                self.fail(kind, failure);
+            }
+            End::Interrupted => {}
+        }
+        self.observer.progress(&Progress::Unit { done: self.executed, total: self.to_do });
+        Ok(())
+    }
+
+    /// The bytes of an outcome that must not be lost before its run is on disk: all but a run's last.
+    fn worth_keeping(
+        &self,
+        kind: UnitKind,
+        output: &Output,
+        seconds: f64,
+        host: &str,
+    ) -> Result<Option<Vec<u8>>, SweepError> {
+        let last = |run: usize| self.gathering[run].missing == 1 || self.gathering[run].over;
+        let keep = match kind {
+            UnitKind::Build(_) => false,
+            UnitKind::Warmup(_) => true,
+            UnitKind::Chain(run, _) | UnitKind::Control(run) => !last(run),
+        };
+        // Borrowed, so that nothing large is copied but once.
+        Ok(keep.then(|| postcard::to_stdvec(&(output, seconds, host))).transpose()?)
+    }
+
+    fn may_retry(&self, unit: UnitId) -> bool {
+        self.attempts.get(&unit).copied().unwrap_or(0) < self.options.retries && self.stopping.is_none()
+    }
+
+    /// Has a unit run again, elsewhere where there is an elsewhere.
+    pub(super) fn retry(&mut self, unit: UnitId, avoid: Slot) -> Result<(), SweepError> {
+        *self.attempts.entry(unit).or_insert(0) += 1;
+        let cost = self.graph.cost(unit);
+        self.feed(Event::Retry { unit, cost, avoid })
+    }
+
+    /// Slots that have given no sign for too long are given up, and their units run elsewhere.
+    pub(super) fn look_after_slots(&mut self) -> Result<(), SweepError> {
+        let Some(patience) = self.options.unit_timeout else { return Ok(()) };
+        for (slot, units) in self.board.newly_lost(Instant::now(), patience) {
+            log::warn!(
+                "slot {} of rank {} has given no sign for {} s (--unit-timeout) and is given up",
+                slot.index,
+                slot.rank,
+                patience.as_secs_f64()
+            );
+            self.lost.push(slot);
+            self.feed(Event::SlotDown(slot))?;
+            for (place, unit) in units.into_iter().enumerate() {
+                if place > 0 || self.may_retry(unit) {
+                    self.retry(unit, slot)?;
+                } else {
+                    let reason = format!(
+                        "no answer from rank {} within {} s, and not elsewhere before; a longer \
+                         --unit-timeout may help",
+                        slot.rank,
+                        patience.as_secs_f64()
+                    );
+                    let end = End::Failed(Failure::by_surroundings(reason));
+                    self.attempts.insert(unit, u32::MAX);
+                    self.end(slot, unit, Outcome { end, seconds: 0.0, host: String::new() })?;
+                }
+            }
+        }
+        if self.board.answering() == 0 && !self.graph.is_done() {
+            return Err(SweepError::NoSlots);
+        }
+        Ok(())
+    }
+
+    /// What an earlier launch has left of a unit.
+    pub(super) fn offer(&mut self, unit: UnitId, offer: Offer) {
+        let kind = self.graph.kind(unit);
+        match offer {
+            Offer::Part(state) => {
+                self.resume.insert(unit, state);
+            }
+            Offer::Done(output, seconds, host) => {
+                self.is_over[unit as usize] = true;
+                self.to_do -= 1;
+                self.take(kind, output, seconds, host);
+                self.graph.settled(unit, true);
+            }
+        }
+    }
+
+    fn take(&mut self, kind: UnitKind, output: Output, seconds: f64, host: String) {
+        match (kind, output) {
+            (UnitKind::Build(index), Output::Target(target)) => {
+                let target = Arc::new(*target);
+                self.targets[index] = self.graph.needs_target(index).then(|| Arc::clone(&target));
+                self.write(Job::Target { index, target, seconds, host });
+            }
+            (UnitKind::Warmup(run), Output::Adapted(adapted)) => {
+                self.gathering[run].adapted = Some((adapted, seconds, host));
+                self.conclude(run);
+            }
+            (UnitKind::Chain(run, chain), Output::Chain { outcome, l0 }) => {
+                self.gathering[run].chains[chain as usize] = Some(ChainPart { outcome, l0, seconds, host });
+                self.count_chain(run);
+            }
+            (UnitKind::Control(run), Output::Chain { outcome, l0 }) => {
+                self.gathering[run].control = Some(ChainPart { outcome, l0, seconds, host });
+                self.count_chain(run);
+            }
+            (kind, _) => {
+                let reason = "a slot answered with another kind of result: this is a bug, please report it";
+                self.fail(kind, Failure::by_surroundings(reason));
+            }
+        }
+    }
+
+    fn count_chain(&mut self, run: usize) {
+        self.gathering[run].missing -= 1;
+        self.conclude(run);
+    }
+
+    /// Writes a run once everything of it is there.
+    fn conclude(&mut self, run: usize) {
+        let gathering = &mut self.gathering[run];
+        if gathering.missing > 0 || gathering.over || gathering.adapted.is_none() {
+            return;
+        }
+        gathering.over = true;
+        let parts = RunParts {
+            warmup: gathering.adapted.take(),
+            chains: std::mem::take(&mut gathering.chains).into_iter().flatten().collect(),
+            control: gathering.control.take(),
+        };
+        self.write(Job::Run { index: run, parts: Box::new(parts) });
+    }
+
+    /// Fails the run of a unit, or the target of a build.
+    fn fail(&mut self, kind: UnitKind, failure: Failure) {
+        match kind {
+            UnitKind::Build(t) => self.write(Job::TargetFailed { index: t, failure }),
+            UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => {
+                self.fail_runs(vec![r], &failure);
+            }
+        }
+    }
+
+    fn fail_runs(&mut self, runs: Vec<usize>, failure: &Failure) {
+        for run in runs {
+            self.graph.drop_run(run);
+            if !std::mem::replace(&mut self.gathering[run].over, true) && self.reports[run].is_none() {
+                self.write(Job::RunFailed { index: run, failure: failure.clone() });
+            }
+        }
+    }
+
+    /// A slot has handed over a checkpoint.
+    pub(super) fn save(&mut self, slot: Slot, unit: UnitId, state: Vec<u8>) {
+        self.board.saved(slot, Instant::now());
+        if self.is_over[unit as usize] {
+            return;
+        }
+        let name = self.graph.kind(unit).name(self.plan);
+        let file = name.checkpoint();
+        let same = |job: &&mut Job| matches!(job, Job::Keep { owner, file: f, .. } if *owner == name.owner && *f == file);
+        // A disk that does not keep up gets the newest.
+        match self.backlog.iter_mut().find(same) {
+            Some(Job::Keep { content, .. }) => *content = state,
+            _ => self.write(Job::Keep { owner: name.owner, file, content: state, durable: true }),
+        }
+    }
+
+    pub(super) fn written(&mut self, written: Written) -> Result<(), SweepError> {
+        self.unwritten -= 1;
+        match written {
+            Written::Kept => {}
+            Written::Target { index, seconds } => {
+                if let Some(build) = self.graph.build(index) {
+                    self.graph.settled(build, true);
+                }
+                self.observer.progress(&Progress::Target { plan: self.plan, index, seconds });
+            }
+            Written::TargetFailed { index, failure } => {
+                if let Some(build) = self.graph.build(index) {
+                    self.graph.settled(build, false);
+                }
+                let runs = (0..self.plan.runs.len()).filter(|&r| self.plan.runs[r].target == index).collect();
+                self.fail_runs(runs, &failure);
+                self.failed_targets.push((index, failure.clone()));
+                self.observer.progress(&Progress::TargetFailed { plan: self.plan, index, failure: &failure });
+            }
+            Written::Run { index, state, seconds } => {
+                let report = RunReport { state, executed: true, seconds };
+                self.observer.progress(&Progress::Run { plan: self.plan, index, report: &report });
+                self.reports[index] = Some(report);
+                self.forget(self.plan.runs[index].target)?;
+            }
+        }
+        Ok(())
+    }
+}
