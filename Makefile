@@ -20,7 +20,12 @@ else
 TEST = cargo test --release -j $(JOBS) --
 endif
 
-.PHONY: run test build bench accuracy lint doc clean bootstrap bootstrap-tests
+# Kills a job at random instants, N times, and compares what it ends with.
+N ?= 200
+torture: bootstrap
+	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test torture -- --ignored --nocapture
+
+.PHONY: run test build torture bench accuracy lint doc clean bootstrap bootstrap-tests
 
 run: bootstrap build
 	$(MPIRUN_ENV) mpirun -n $(RANKS) $(BIN) config/quickstart.yaml

@@ -29,7 +29,7 @@ pub fn samplers(effort: Effort) -> Vec<SamplerSpec> {
         Effort::Long => &[
             ("hmc", "draws: 10000, warmup: 1000, num_integration_steps: 20, target_acceptance: 0.95"),
             ("nuts", "draws: 4000, warmup: 1000, target_acceptance: 0.95"),
-            ("mala", "draws: 10000, warmup: 2000, thin: 20"),
+            ("mala", "draws: 6000, warmup: 6000, thin: 50"),
             ("mclmc", "draws: 20000, num_steps: 5000"),
             ("sgld", "steps: 2000000, warmup: 100000, batch_size: 16"),
             ("sghmc", "steps: 1000000, warmup: 50000, eval_every: 50, batch_size: 16"),

@@ -15,6 +15,7 @@ pub fn repository(path: &str) -> PathBuf {
 }
 
 /// What a command printed and returned.
+#[allow(dead_code)]
 #[derive(Debug)]
 pub struct Ran {
     /// Exit code.
