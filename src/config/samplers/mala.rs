@@ -4,7 +4,7 @@ use super::super::algo::{Algo, Mala};
 use super::super::keys::{MAX_DIM, key};
 use super::super::section::Section;
 use super::super::table::{Default, Key, Kind, Range};
-use super::{DRAWS, SHARED_WARMUP, TARGET_ACCEPTANCE, definition};
+use super::{DRAWS, SHARED_WARMUP, TARGET_ACCEPTANCE, UNUSED_TARGET_ACCEPTANCE, definition};
 
 const STEP: Key = key(
     "step_size",
@@ -34,15 +34,16 @@ fn resolve(settings: &Section) -> Option<Algo> {
     let (draws, warmup, thin) = (settings.size("draws"), settings.size("warmup"), settings.size("thin"));
     let (step_size, target_acceptance) =
         (settings.auto_float("step_size"), settings.float("target_acceptance"));
-    let step_size = step_size?;
+    let (step_size, warmup, target_acceptance) = (step_size?, warmup?, target_acceptance?);
     if step_size.is_some() {
         settings.refuse_idle(&["target_acceptance"], "with a given step_size");
     }
+    let adapts = step_size.is_none() && warmup > 0;
     Some(Algo::Mala(Mala {
         draws: draws?,
-        warmup: warmup?,
+        warmup,
         thin: thin?,
         step_size,
-        target_acceptance: target_acceptance?,
+        target_acceptance: if adapts { target_acceptance } else { UNUSED_TARGET_ACCEPTANCE },
     }))
 }

@@ -157,6 +157,9 @@ const TARGET_ACCEPTANCE: Key = key(
     Default::Float(0.9),
     "Mean acceptance that the adaptation aims at.",
 );
+/// What stands in the specification where nothing is adapted by acceptance; it is in ids, so it stays when
+/// the default changes.
+const UNUSED_TARGET_ACCEPTANCE: f64 = 0.9;
 const SHARED_WARMUP: Key = key(
     "warmup",
     Kind::Int(0, super::keys::MAX_COUNT),

@@ -254,22 +254,31 @@ fn mfa(settings: &Section) -> Option<Approximation> {
         }
         None => (components?, rank?),
     };
-    if components == Some(1) {
+    let weights = (temperature?, prior?, entropy_bonus?);
+    let (alpha_temperature, alpha_dirichlet_prior, entropy_bonus) = if components == Some(1) {
         settings.refuse_idle(
             &["alpha_temperature", "alpha_dirichlet_prior", "entropy_bonus"],
             "with one component",
         );
-    }
+        UNUSED_WEIGHTS
+    } else {
+        weights
+    };
     Some(Approximation::Mfa(Mfa {
         components,
         rank,
-        r_per_component,
+        // A list of equal numbers says what M and r say.
+        r_per_component: r_per_component.filter(|ranks| ranks.iter().any(|r| Some(*r) != rank)),
         family: family?,
-        alpha_temperature: temperature?,
-        alpha_dirichlet_prior: prior?,
-        entropy_bonus: entropy_bonus?,
+        alpha_temperature,
+        alpha_dirichlet_prior,
+        entropy_bonus,
     }))
 }
+
+/// Temperature, Dirichlet prior and entropy bonus in the specification of a single component, whose weight
+/// is 1; in ids, as [`UNUSED_WHITENING`].
+const UNUSED_WEIGHTS: (f64, Option<f64>, f64) = (1.0, None, 0.0);
 
 fn flow(settings: &Section) -> Option<Approximation> {
     settings.refuse_idle(
