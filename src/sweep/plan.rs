@@ -122,12 +122,13 @@ impl Plan {
                 build_fge: size.build_fge,
             });
         }
+        let mut masks = chosen::Masks::default();
         let runs: Result<Vec<PlannedRun>, SweepError> = experiment
             .runs
             .iter()
             .map(|run| {
                 let target: &PlannedTarget = &targets[run.target];
-                let (chosen, mask) = chosen::parameters(&run.posterior, target)?;
+                let (chosen, mask) = chosen::parameters(&run.posterior, target, &mut masks)?;
                 let dim = chosen.as_ref().map_or(target.dim, Vec::len);
                 let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
                 let control = singular && sampler::bias_at_half_step(&run.sampler).is_some();
