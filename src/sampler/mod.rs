@@ -257,10 +257,11 @@ pub fn unknown_bias(spec: &SamplerSpec) -> &'static str {
 }
 
 /// Expected work of a run on a target with `rows` rows and `dim` parameters, with a control chain or
-/// without.
+/// without. Searches that may end early are counted whole: the descent for L0, and vi's for a width.
 pub fn expected_fge(spec: &SamplerSpec, rows: usize, dim: usize, with_control: bool) -> ExpectedFge {
     let Work { warmup, chain, control } = with_method!(&spec.algo, m => m.work(rows, dim));
     let control = if with_control { control } else { 0.0 };
+    let warmup = warmup + descent::GRADIENTS as f64;
     ExpectedFge { warmup, chain, control, total: warmup + spec.chains as f64 * chain + control }
 }
 

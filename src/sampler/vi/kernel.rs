@@ -91,6 +91,11 @@ pub fn gradient_cost(settings: &Vi, rows: usize) -> f64 {
     if rows > settings.batch_size { settings.batch_size as f64 / rows as f64 } else { 1.0 }
 }
 
+/// Work of the search for a width, all widths tried.
+pub fn start_cost() -> f64 {
+    LOSS_COST * (WIDTHS * WIDTH_DRAWS as u64) as f64
+}
+
 /// Places of some of the kernel's own buffers (δ, ∇ ln π, its squares, scales of coordinates, gradient by
 /// φ, units of φ, ln π − ln q by stratum); the guide's follow.
 const DELTA: usize = 0;

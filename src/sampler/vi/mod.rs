@@ -73,7 +73,7 @@ impl Method for Vi {
             Approximation::Flow(flow) => (lift::work(dim, flow.d_latent), flow::DRAWS_A_STEP),
         };
         let optimisation = self.steps as f64 * draws_a_step as f64 * kernel::gradient_cost(self, rows);
-        let choice = 2.0 * LOSS_COST * self.eval_samples as f64;
+        let choice = 2.0 * LOSS_COST * self.eval_samples as f64 + kernel::start_cost();
         Work {
             warmup: hessian + selection,
             chain: optimisation + choice + LOSS_COST * self.draws as f64,
