@@ -14,11 +14,13 @@ const STEP: Key = key(
 );
 const THIN: Key = key("thin", Kind::Int(1, MAX_DIM), Default::Int(10), "Steps a kept draw.");
 
+const WARMUP: Key = Key { default: Default::Int(1000), ..SHARED_WARMUP };
+
 definition! {
     "mala",
     "The Metropolis-adjusted Langevin algorithm",
     resolve,
-    [DRAWS, SHARED_WARMUP, THIN, STEP, TARGET_ACCEPTANCE],
+    [DRAWS, WARMUP, THIN, STEP, TARGET_ACCEPTANCE],
     [
         ("num_samples", "did you mean draws?"),
         ("num_draws", "did you mean draws?"),

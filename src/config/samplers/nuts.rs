@@ -14,11 +14,13 @@ const MAX_TREE_DEPTH: Key = key(
     "A trajectory has at most 2 to this power − 1 leapfrog steps.",
 );
 
+const WARMUP: Key = Key { default: Default::Int(500), ..SHARED_WARMUP };
+
 definition! {
     "nuts",
     "The no-U-turn sampler",
     resolve,
-    [DRAWS, SHARED_WARMUP, STEP, TARGET_ACCEPTANCE, MAX_TREE_DEPTH],
+    [DRAWS, WARMUP, STEP, TARGET_ACCEPTANCE, MAX_TREE_DEPTH],
     [
         ("num_samples", "did you mean draws?"),
         ("num_draws", "did you mean draws?"),
