@@ -280,3 +280,29 @@ fn a_restricted_posterior_is_that_of_the_chosen_parameters() {
         assert!(ran.err.contains(words) && ran.err.contains("bad.yaml:"), "{ran:?}");
     }
 }
+
+#[test]
+fn approximations_that_no_memory_holds_are_refused_by_the_plan() {
+    let root = temp();
+    let cases = [
+        ("M: 1024, r: 1024", "overrides.M: on quadratic d=1000, 1024 components of rank up to 1024 on 1000"),
+        ("M: auto, r: 1024, alpha_temperature: 2", ""),
+        ("r_per_component: [900, 1000, 800, 700]", ""),
+        (
+            "algo: flow, d_latent: 1024, flow_hidden: [4096, 4096], flow_depth: 64",
+            "overrides.flow_hidden: on",
+        ),
+        ("algo: flow, d_latent: 1024", ""),
+    ];
+    for (settings, refused) in cases {
+        let file = root.path().join("vi.yaml");
+        let text = format!(
+            "targets: [{{ problem: quadratic, quad_dim: 1000 }}]\nsamplers:\n  - {{ name: vi, overrides: {{ {settings} }} }}\n"
+        );
+        std::fs::write(&file, text).expect("writable");
+        let ran = lambda_hat(root.path(), &[&file.to_string_lossy(), "--dry-run"]);
+        let place = format!("vi.yaml:3:5: samplers[0].{refused}");
+        let told = ran.code == 2 && ran.err.contains(&place) && ran.err.contains("; lower ");
+        assert!(if refused.is_empty() { ran.code == 0 } else { told }, "{settings}: {ran:?}");
+    }
+}

@@ -412,6 +412,10 @@ pub struct TargetEntry {
 pub struct RunEntry {
     /// Index into [`Experiment::targets`].
     pub target: usize,
+    /// Index of the sampler's entry.
+    pub entry: usize,
+    /// Where that entry stands, for messages.
+    pub place: Place,
     /// The sampler.
     pub sampler: SamplerSpec,
     /// The posterior that the nearest of sampler entry, target entry and top level gives.

@@ -61,6 +61,12 @@ pub trait Method {
     /// Expected work on a target with `rows` rows and `dim` parameters.
     fn work(&self, rows: usize, dim: usize) -> Work;
 
+    /// Which key makes a chain's state in `dim` dimensions larger than may be, what it amounts to, and
+    /// what to do; `None` where it is not.
+    fn oversized(&self, _dim: usize) -> Option<(&'static str, String)> {
+        None
+    }
+
     /// Adapts once for all chains of a run; `id` is the run's stream id.
     fn warmup<T: Real>(&self, posterior: &Posterior<'_, T>, id: [u8; 32]) -> Result<Adapted, SamplerError>;
 
@@ -263,6 +269,11 @@ pub fn expected_fge(spec: &SamplerSpec, rows: usize, dim: usize, with_control: b
     let control = if with_control { control } else { 0.0 };
     let warmup = warmup + descent::GRADIENTS as f64;
     ExpectedFge { warmup, chain, control, total: warmup + spec.chains as f64 * chain + control }
+}
+
+/// The key, and why, where a chain's state in `dim` dimensions would be larger than any machine's share.
+pub fn oversized(spec: &SamplerSpec, dim: usize) -> Option<(&'static str, String)> {
+    with_method!(&spec.algo, m => m.oversized(dim))
 }
 
 /// Adapts a sampler once for all chains of a run. `id` is the run's stream id.

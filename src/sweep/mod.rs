@@ -69,6 +69,20 @@ pub enum SweepError {
         /// What is wrong.
         why: String,
     },
+    /// A sampler whose state on a target is larger than may be.
+    #[error("{place}: samplers[{index}].overrides.{key}: on {label}, {why}")]
+    Oversized {
+        /// Where the sampler stands.
+        place: Place,
+        /// Its index.
+        index: usize,
+        /// The target.
+        label: String,
+        /// The key that does it.
+        key: &'static str,
+        /// What it amounts to, and what to do.
+        why: String,
+    },
     /// The same target twice.
     #[error(
         "{place}: targets[{second}] ({label}) is the same target as targets[{first}]: their files have the same content; remove one"
@@ -143,6 +157,7 @@ impl SweepError {
             | SweepError::Twins { .. }
             | SweepError::Target { .. }
             | SweepError::Parameters { .. }
+            | SweepError::Oversized { .. }
             | SweepError::Arith { .. }
             | SweepError::UnknownArith(_) => 2,
             _ => 3,

@@ -130,6 +130,10 @@ impl Plan {
                 let target: &PlannedTarget = &targets[run.target];
                 let (chosen, mask) = chosen::parameters(&run.posterior, target, &mut masks)?;
                 let dim = chosen.as_ref().map_or(target.dim, Vec::len);
+                if let Some((key, why)) = sampler::oversized(&run.sampler, dim) {
+                    let (place, index, label) = (run.place.clone(), run.entry, target.label.clone());
+                    return Err(SweepError::Oversized { place, index, label, key, why });
+                }
                 let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
                 let control = singular && sampler::bias_at_half_step(&run.sampler).is_some();
                 Ok(PlannedRun {

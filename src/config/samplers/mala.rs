@@ -4,7 +4,10 @@ use super::super::algo::{Algo, Mala};
 use super::super::keys::{MAX_DIM, key};
 use super::super::section::Section;
 use super::super::table::{Default, Key, Kind, Range};
-use super::{DRAWS, SHARED_WARMUP, TARGET_ACCEPTANCE, UNUSED_TARGET_ACCEPTANCE, definition};
+use super::{
+    DRAWS, FEWEST_DRAWS, SHARED_WARMUP, TARGET_ACCEPTANCE, UNUSED_TARGET_ACCEPTANCE, definition,
+    refuse_endless,
+};
 
 const STEP: Key = key(
     "step_size",
@@ -41,10 +44,12 @@ fn resolve(settings: &Section) -> Option<Algo> {
         settings.refuse_idle(&["target_acceptance"], "with a given step_size");
     }
     let adapts = step_size.is_none() && warmup > 0;
+    let (draws, thin) = (draws?, thin?);
+    refuse_endless(settings, draws, (warmup / 2).max(FEWEST_DRAWS), thin);
     Some(Algo::Mala(Mala {
-        draws: draws?,
+        draws,
         warmup,
-        thin: thin?,
+        thin,
         step_size,
         target_acceptance: if adapts { target_acceptance } else { UNUSED_TARGET_ACCEPTANCE },
     }))

@@ -4,7 +4,7 @@ use super::super::algo::{Algo, Integrator, Mclmc};
 use super::super::keys::{MAX_COUNT, MAX_DIM, key};
 use super::super::section::Section;
 use super::super::table::{Default, Key, Kind, Range};
-use super::{DRAWS, TARGET_ACCEPTANCE, UNUSED_TARGET_ACCEPTANCE, definition};
+use super::{DRAWS, FEWEST_DRAWS, TARGET_ACCEPTANCE, UNUSED_TARGET_ACCEPTANCE, definition, refuse_endless};
 
 const THIN: Key = key(
     "thin",
@@ -77,6 +77,9 @@ const ADJUSTED: Key = key(
     "Accept or reject trajectories, of mean length 0.6·L; auto: below 10 dimensions.",
 );
 
+/// `thin: auto` is at most so much.
+const MOST_AUTO_THIN: usize = 10_000;
+
 const fn frac(name: &'static str, doc: &'static str) -> Key {
     key(name, Kind::Float(Range::UNIT), Default::Float(0.1), doc)
 }
@@ -138,9 +141,13 @@ fn resolve(settings: &Section) -> Option<Algo> {
     let (preconditioning, target) =
         (settings.bool("diagonal_preconditioning"), settings.float("target_acceptance"));
     let [step_size, desired_energy_var, trust_in_estimate, num_effective_samples] = floats;
+    let (draws, thin) = (draws?, thin?);
+    if adjusted != Some(Some(true)) {
+        refuse_endless(settings, draws, FEWEST_DRAWS, thin.unwrap_or(MOST_AUTO_THIN));
+    }
     Some(Algo::Mclmc(without_idle(Mclmc {
-        draws: draws?,
-        thin: thin?,
+        draws,
+        thin,
         l: l?,
         step_size: step_size?,
         num_steps: num_steps?,

@@ -167,6 +167,29 @@ const SHARED_WARMUP: Key = key(
     "Iterations of the shared warmup.",
 );
 
+/// Draws that every sampler drops or checks by, whatever its settings.
+const FEWEST_DRAWS: usize = 100;
+
+/// Reports chains, or control chains at half the step, of more steps than random numbers are counted for.
+/// `burn_in` is in draws of `thin` steps each.
+fn refuse_endless(settings: &Section, draws: usize, burn_in: usize, thin: usize) {
+    let control = 2 * (burn_in as u128 + (draws / 2).max(FEWEST_DRAWS) as u128);
+    let steps = thin as u128 * control.max(burn_in as u128 + draws as u128);
+    if steps > u128::from(super::keys::MAX_STEPS) {
+        let auto = if settings.auto_size("thin") == Some(None) { "auto, which may be " } else { "" };
+        // Where the entry itself says something, not where the preset does.
+        let key = if settings.own("thin") { "thin" } else { "draws" };
+        settings.conflict(
+            key,
+            format!(
+                "with `thin` {auto}{thin}, {draws} draws make a chain of up to {steps} steps, of which at most {} are \
+                 counted; lower `thin` or `draws`",
+                super::keys::MAX_STEPS
+            ),
+        );
+    }
+}
+
 /// A sampler entry with the posterior keys it names.
 pub(super) struct Resolved<'a> {
     /// `None` when it has errors (reported).
