@@ -217,8 +217,8 @@ fn runs(
                 complete = false;
                 continue;
             };
-            let place = nodes[s].place.clone();
-            let run = RunEntry { target: t, entry: s, place, sampler: spec.clone(), posterior };
+            let (place, tensorboard) = (nodes[s].place.clone(), sampler.tensorboard);
+            let run = RunEntry { target: t, entry: s, place, sampler: spec.clone(), posterior, tensorboard };
             let same = |other: &&RunEntry| other.sampler == run.sampler && other.posterior == run.posterior;
             if let Some(first) = seen.iter().find(same) {
                 samplers::refuse_duplicate(nodes, first.entry, s, report);

@@ -420,4 +420,6 @@ pub struct RunEntry {
     pub sampler: SamplerSpec,
     /// The posterior that the nearest of sampler entry, target entry and top level gives.
     pub posterior: PosteriorSpec,
+    /// Whether TensorBoard events are written beside its files.
+    pub tensorboard: bool,
 }

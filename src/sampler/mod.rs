@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use chain::{ChainRun, Iterations, Kernel, Scratch};
 pub use posterior::{Energy, Posterior};
-pub use vi::{Hessian, Lift, ViKernel};
+pub use vi::{Curve, Hessian, Lift, ViKernel, curves as vi_curves};
 
 use crate::config::{Algo, SamplerSpec};
 use crate::num::Real;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::SweepError;
 use super::finish::Finished;
 use super::plan::{PlannedRun, PlannedTarget};
 use super::unit::Failure;
+use super::{SweepError, tensorboard};
 use crate::config::{Dtype, Id, PosteriorSpec, Problem};
 use crate::device::Arith;
 use crate::diagnostics::Analysis;
@@ -271,6 +271,9 @@ pub fn lay_out_run(
         "stream_id": record.details["stream_id"], "files": laid_out(record),
         "provenance": record.details["provenance"],
     });
+    if let Some((name, events)) = tensorboard::events(store, run, record)? {
+        store.write_file(&dir.join(name), &events)?;
+    }
     store.write_file(&dir.join("manifest.json"), &pretty(&manifest)?)?;
     store.write_file(&dir.join("timing.json"), &pretty(&record.details["timing"])?)?;
     Ok(())

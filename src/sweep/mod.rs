@@ -17,6 +17,7 @@ pub mod scheduler;
 mod slots;
 mod source;
 mod survey;
+mod tensorboard;
 mod unit;
 mod worker;
 mod writer;

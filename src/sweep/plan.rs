@@ -75,6 +75,8 @@ pub struct PlannedRun {
     pub control: bool,
     /// Expected work.
     pub fge: sampler::ExpectedFge,
+    /// Whether TensorBoard events are written beside its files.
+    pub tensorboard: bool,
 }
 
 impl PlannedRun {
@@ -146,6 +148,7 @@ impl Plan {
                     sampler: run.sampler.clone(),
                     posterior: run.posterior.clone(),
                     control,
+                    tensorboard: run.tensorboard,
                     fge: sampler::expected_fge(&run.sampler, target.rows, dim, control),
                 })
             })

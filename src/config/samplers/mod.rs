@@ -195,7 +195,12 @@ pub(super) struct Resolved<'a> {
     /// `None` when it has errors (reported).
     pub spec: Option<SamplerSpec>,
     pub level: Level<'a>,
+    /// Whether TensorBoard events are written; no part of the specification, for it changes no number.
+    pub tensorboard: bool,
 }
+
+/// The key that asks for events, where a sampler has it.
+const TENSORBOARD_KEY: &str = "tensorboard";
 
 /// `f32` or `f64`.
 pub(super) fn dtype(name: &str) -> Dtype {
@@ -238,7 +243,9 @@ pub(super) fn sampler<'a>(
         }
         _ => None,
     };
-    Some(Resolved { spec, level })
+    let events = definition.overrides.key(TENSORBOARD_KEY).is_some();
+    let tensorboard = events && settings.bool(TENSORBOARD_KEY) == Some(true);
+    Some(Resolved { spec, level, tensorboard })
 }
 
 /// The precision guard: `precision` sets every preset's dtype; an entry's own `dtype` may differ

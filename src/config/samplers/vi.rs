@@ -150,6 +150,13 @@ const FLOW_TYPE: Key = key(
     "flow: affine coupling, masked autoregressive affine, or masked autoregressive splines.",
 );
 
+const TENSORBOARD: Key = key(
+    super::TENSORBOARD_KEY,
+    Kind::Bool,
+    Default::Bool(false),
+    "Write the ELBO on the way and the draws as TensorBoard events beside the run's files; changes no number.",
+);
+
 definition! {
     "vi",
     "Variational inference",
@@ -157,7 +164,7 @@ definition! {
     [
         DRAWS, ALGO, STEPS, BATCH, LR, LR_SCHEDULE, LR_WARMUP, CLIP, EVAL_EVERY, EVAL_SAMPLES, WHITENING,
         WHITENING_DECAY, M, R, RANKS, FAMILY, TEMPERATURE, DIRICHLET, ENTROPY, D_LATENT, SIGMA_PERP, DEPTH,
-        HIDDEN, FLOW_TYPE,
+        HIDDEN, FLOW_TYPE, TENSORBOARD,
     ],
     [
         ("num_samples", "did you mean draws?"),
@@ -165,7 +172,6 @@ definition! {
         ("warmup", "did you mean steps? (all of the optimisation is burn-in)"),
         ("step_size", "did you mean lr?"),
         ("learning_rate", "did you mean lr?"),
-        ("tensorboard", "vi writes no TensorBoard events; remove it"),
         ("components", "did you mean M?"),
         ("rank", "did you mean r?"),
     ]

@@ -84,6 +84,23 @@ impl State {
     pub fn elbo_history(&self) -> impl Iterator<Item = f64> {
         self.history.iter().map(|(mean, _)| *mean)
     }
+
+    /// The standard errors of these averages.
+    fn elbo_errors(&self) -> impl Iterator<Item = f64> {
+        self.history.iter().map(|(_, square)| square.sqrt())
+    }
+}
+
+/// A curve's name and its points, (step, value) each.
+pub type Curve = (&'static str, Vec<(u64, f64)>);
+
+/// What a stored chain recorded on its way.
+pub fn curves(settings: &Vi, state: &[u8]) -> Result<[Curve; 2], postcard::Error> {
+    let state: State = postcard::from_bytes(state)?;
+    let at = |values: Vec<f64>| {
+        values.into_iter().enumerate().map(|(i, x)| ((i as u64 + 1) * settings.eval_every, x)).collect()
+    };
+    Ok([("elbo", at(state.elbo_history().collect())), ("elbo_error", at(state.elbo_errors().collect()))])
 }
 
 /// Work of one gradient on a target of `rows` rows.

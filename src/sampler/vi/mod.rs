@@ -33,7 +33,7 @@ mod spline;
 mod tests;
 
 pub use hessian::Hessian;
-pub use kernel::ViKernel;
+pub use kernel::{Curve, ViKernel, curves};
 pub use lift::Lift;
 
 use super::{Adapted, Method, Posterior, Role, SamplerError, Scratch, Work};
