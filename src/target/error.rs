@@ -26,7 +26,7 @@ pub enum TargetError {
         remedy: &'static str,
     },
     /// Training met a loss that is infinite or not a number.
-    #[error("training: the loss is {loss} at step {step}; reduce training.lr ({lr})")]
+    #[error("training: the loss is {loss:?} at step {step}; reduce training.lr ({lr:?})")]
     Diverged {
         /// The step.
         step: u64,
