@@ -327,14 +327,11 @@ pub fn log_run(
 
 fn log_text(head: &str, provenance: &Provenance, lines: &[String]) -> String {
     let p = provenance;
+    // What failed before it was written up has no hosts.
+    let places = if p.hosts.is_empty() { String::new() } else { format!(", on {}", p.hosts.join(", ")) };
     let mut text = format!(
-        "{head}\n{} lambda-hat-mpi {} ({}), {}, {}, on {}\n",
-        p.when,
-        p.version,
-        p.git_sha,
-        p.arithmetic,
-        p.launch,
-        p.hosts.join(", ")
+        "{head}\n{} lambda-hat-mpi {} ({}), {}, {}{places}\n",
+        p.when, p.version, p.git_sha, p.arithmetic, p.launch
     );
     for line in lines {
         text.push_str(line);
@@ -357,4 +354,19 @@ pub fn external_arrays(data: BTreeMap<String, Array>, mut params: BTreeMap<Strin
             .collect()
     };
     ExternalArrays { data: numeric(data), params: numeric(params), layer_shapes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_names_hosts_where_there_are_some() {
+        let log = |hosts: &[&str]| {
+            let hosts = hosts.iter().map(|h| (*h).to_owned()).collect();
+            log_text("run x", &Provenance::now("one process", 0.0, hosts), &["failed".to_owned()])
+        };
+        assert!(log(&["a", "b"]).contains(", one process, on a, b\nfailed\n"), "{}", log(&["a", "b"]));
+        assert!(log(&[]).contains(", one process\nfailed\n"), "{}", log(&[]));
+    }
 }
