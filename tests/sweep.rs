@@ -361,3 +361,21 @@ fn tensorboard_changes_no_number_and_shows_finished_runs_too() {
     };
     assert_eq!(plain(asked.path()), plain(later.path()));
 }
+
+#[test]
+fn what_is_printed_fits_80_columns_and_holds_no_control_characters() {
+    let root = temp();
+    let plan = lambda_hat(root.path(), &[&tiny(), "--dry-run"]);
+    let ran = lambda_hat(root.path(), &[&tiny(), "-q"]);
+    let list = lambda_hat(root.path(), &["artifacts", "ls"]);
+    for (what, ran) in [("plan", plan), ("table", ran), ("list", list)] {
+        assert!(ran.code == 0 && ran.out.lines().count() > 5, "{what}: {ran:?}");
+        assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{what}:\n{}", ran.out);
+    }
+    let file = root.path().join("bell.yaml");
+    let text = "targets: [{ model: \"a\\e[31mb\\a\", data: small }]\nsamplers: [{ name: hmc }]\n";
+    std::fs::write(&file, text).expect("writable");
+    let ran = lambda_hat(root.path(), &[&file.to_string_lossy()]);
+    assert!(ran.code == 2 && ran.err.contains("`a\\u{1b}[31mb\\u{7}`"), "{ran:?}");
+    assert!(!ran.err.contains(['\u{1b}', '\u{7}']), "{ran:?}");
+}
