@@ -325,3 +325,50 @@ fn drive<T: Real, K: Kernel<T>>(
         trace: run.trace,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Approximation, Dtype, FactorFamily, Mfa, Vi, Whitening};
+
+    /// A chain of vi of one step on L = ½ Σ w², all of whose work is known but for the search for a width.
+    #[test]
+    fn expected_work_counts_the_searches_that_precede_sampling() {
+        let mixture = Mfa {
+            components: Some(1),
+            rank: Some(1),
+            r_per_component: None,
+            family: FactorFamily::Precision,
+            alpha_temperature: 1.0,
+            alpha_dirichlet_prior: None,
+            entropy_bonus: 0.0,
+        };
+        let vi = Vi {
+            draws: 1,
+            steps: 1,
+            batch_size: 1,
+            lr: 1e-3,
+            lr_schedule: None,
+            lr_warmup_frac: 0.0,
+            clip_global_norm: None,
+            eval_every: 1,
+            eval_samples: 2,
+            whitening_mode: Whitening::None,
+            whitening_decay: 0.99,
+            approximation: Approximation::Mfa(mixture),
+        };
+        let spec = SamplerSpec { algo: Algo::Vi(vi), seed: 1, chains: 1, dtype: Dtype::F64 };
+        let (target, centre) = (testing::Quadratic::new(&[1.0; 3]), [0.0; 3]);
+        let posterior = Posterior::new(&target, &centre, 100.0, 1.0).expect("finite");
+        let expected = expected_fge(&spec, 0, 3, false);
+        let adapted = warmup(&spec, &posterior, [1; 32]).expect("adapts");
+        let slack = descent::GRADIENTS as f64;
+        assert!((0.0..slack).contains(&(expected.warmup - adapted.fge)), "{expected:?} {}", adapted.fge);
+        let mut go_on = |_| Flow::Continue;
+        let chain = run_chain(&spec, &posterior, &adapted, [1; 32], 0, Role::Main, &mut go_on).expect("runs");
+        let spent = chain.fge_warmup + chain.fge_sampling;
+        // Two widths at least are tried, 12 at most, of 8 losses each.
+        let unspent = expected.chain - spent;
+        assert!((-1e-9..10.0 * 8.0 / 3.0 + 1e-9).contains(&unspent), "{expected:?} {spent}");
+    }
+}

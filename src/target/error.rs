@@ -113,3 +113,14 @@ impl TargetError {
         Self::OutOfRange { field, value: value.to_string(), expected: expected.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_messages_have_no_rows_of_zeros() {
+        let text = TargetError::Diverged { step: 1, loss: 2.5e280, lr: 1e300 }.to_string();
+        assert_eq!(text, "training: the loss is 2.5e280 at step 1; reduce training.lr (1e300)");
+    }
+}
