@@ -64,6 +64,13 @@ fn a_file_that_is_not_there_or_not_text_is_named() {
     let error = load(&missing, &LoadOptions::default()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("{}: cannot read it: ", missing.display())), "{error}");
 
+    let pipe = dir.path().join("pipe.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [&pipe, dir.path()] {
+        let error = load(path, &LoadOptions::default()).unwrap_err().to_string();
+        assert!(error.ends_with("not a regular file; name a file of YAML"), "{error}");
+    }
+
     let binary = dir.path().join("binary.yaml");
     fs::write(&binary, b"experiment: x\n\xff\xfe").unwrap();
     let error = load(&binary, &LoadOptions::default()).unwrap_err().to_string();

@@ -119,6 +119,45 @@ fn settings_that_are_not_read_do_not_tell_apart() {
     assert_eq!(specs("overrides: { precond: none }"), specs("seed: 12345"));
 }
 
+/// Presets of a user's own may hold any value of a key that the entry then leaves unread.
+#[test]
+fn idle_values_of_a_preset_do_not_tell_runs_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("sampler")).unwrap();
+    let id = |sampler: &str, preset: &str, overrides: &str| {
+        fs::write(dir.path().join(format!("sampler/{sampler}.yaml")), preset).unwrap();
+        let options = LoadOptions { presets: Some(dir.path().to_owned()), ..LoadOptions::default() };
+        let text = format!(
+            "targets: [{{ problem: quadratic, quad_dim: 1 }}]\nsamplers: [{{ name: {sampler}, overrides: {{ {overrides} }} }}]\n"
+        );
+        let e = parse(&text, "ids.yaml", &options).unwrap_or_else(|e| panic!("{e}"));
+        run_id(&Id([0; 32]), &e.runs[0].sampler, &e.runs[0].posterior, None)
+    };
+    let energy = "desired_energy_var: 1e-3\ntrust_in_estimate: 2.0\nnum_effective_samples: 99\n";
+    let fracs = "frac_tune1: 0.3\nfrac_tune2: 0.4\nfrac_tune3: 0.2\n";
+    for (sampler, preset, overrides) in [
+        ("hmc", "target_acceptance: 0.7\n", "warmup: 0"),
+        ("nuts", "target_acceptance: 0.7\n", "warmup: 0"),
+        ("mala", "target_acceptance: 0.7\n", "step_size: 0.1"),
+        ("mala", "target_acceptance: 0.7\n", "warmup: 0"),
+        ("mclmc", &format!("{energy}{fracs}target_acceptance: 0.7\n"), "num_steps: 0"),
+        ("mclmc", "diagonal_preconditioning: true\n", "frac_tune2: 0"),
+        ("mclmc", "num_steps: 77\n", "frac_tune1: 0, frac_tune2: 0, frac_tune3: 0"),
+        ("mclmc", energy, "frac_tune1: 0, frac_tune2: 0"),
+        ("mclmc", &format!("{energy}thin: 3\n"), "adjusted: true, frac_tune3: 0"),
+        ("mclmc", "target_acceptance: 0.7\n", "adjusted: false"),
+        ("vi", "alpha_temperature: 2.0\nalpha_dirichlet_prior: 3.0\nentropy_bonus: 0.5\n", "M: 1"),
+        ("vi", "M: 4\nd_latent: 3\nflow_depth: 2\n", "r_per_component: [2, 2, 2]"),
+        ("vi", "M: 4\nfamily: covariance\nwhitening_mode: adam\n", "algo: flow"),
+    ] {
+        let plain = id(sampler, "{}\n", overrides);
+        assert_eq!(id(sampler, preset, overrides), plain, "{sampler} {overrides}");
+        // The same values in an entry that reads them.
+        assert_ne!(id(sampler, preset, ""), id(sampler, "{}\n", ""), "{sampler} {preset}");
+    }
+    assert_eq!(id("vi", "{}\n", "M: 3, r: 2"), id("vi", "{}\n", "r_per_component: [2, 2, 2]"));
+}
+
 /// Every leaf of `value`, changed: (path, changed value).
 fn changes(value: &Value) -> Vec<(String, Value)> {
     let leaf = |new: Vec<Value>| new.into_iter().map(|v| (String::new(), v)).collect();

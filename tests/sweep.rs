@@ -280,3 +280,102 @@ fn a_restricted_posterior_is_that_of_the_chosen_parameters() {
         assert!(ran.err.contains(words) && ran.err.contains("bad.yaml:"), "{ran:?}");
     }
 }
+
+#[test]
+fn approximations_that_no_memory_holds_are_refused_by_the_plan() {
+    let root = temp();
+    let cases = [
+        ("M: 1024, r: 1024", "overrides.M: on quadratic d=1000, 1024 components of rank up to 1024 on 1000"),
+        ("M: auto, r: 1024, alpha_temperature: 2", ""),
+        ("r_per_component: [900, 1000, 800, 700]", ""),
+        (
+            "algo: flow, d_latent: 1024, flow_hidden: [4096, 4096], flow_depth: 64",
+            "overrides.flow_hidden: on",
+        ),
+        ("algo: flow, d_latent: 1024", ""),
+    ];
+    for (settings, refused) in cases {
+        let file = root.path().join("vi.yaml");
+        let text = format!(
+            "targets: [{{ problem: quadratic, quad_dim: 1000 }}]\nsamplers:\n  - {{ name: vi, overrides: {{ {settings} }} }}\n"
+        );
+        std::fs::write(&file, text).expect("writable");
+        let ran = lambda_hat(root.path(), &[&file.to_string_lossy(), "--dry-run"]);
+        let place = format!("vi.yaml:3:5: samplers[0].{refused}");
+        let told = ran.code == 2 && ran.err.contains(&place) && ran.err.contains("; lower ");
+        assert!(if refused.is_empty() { ran.code == 0 } else { told }, "{settings}: {ran:?}");
+    }
+}
+
+/// The contents of the records of an event file.
+fn records(mut file: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    while !file.is_empty() {
+        let length = u64::from_le_bytes(file[..8].try_into().expect("8 bytes")) as usize;
+        all.push(file[12..12 + length].to_vec());
+        file = &file[16 + length..];
+    }
+    all
+}
+
+#[test]
+fn tensorboard_changes_no_number_and_shows_finished_runs_too() {
+    let (asked, later) = (temp(), temp());
+    let file = asked.path().join("vi.yaml");
+    let text = "targets: [{ problem: quadratic, eigenvalues: [1, 2, 3] }]\nsamplers:\n  \
+                - { name: vi, overrides: { M: 1, steps: 40, eval_every: 10, draws: 20, chains: 2 } }\n";
+    std::fs::write(&file, text).expect("writable");
+    let file = file.to_string_lossy().into_owned();
+    let events = ["--set", "samplers.vi.overrides.tensorboard=true"];
+    let run = |root: &Path, more: &[&str]| {
+        let args: Vec<&str> =
+            [file.as_str(), "--json", "-q"].into_iter().chain(more.iter().copied()).collect();
+        executed(&lambda_hat(root, &args))
+    };
+    assert_eq!(run(asked.path(), &events), 1 + 1 + 2);
+    assert_eq!(run(later.path(), &[]), 1 + 1 + 2);
+    let written = |root: &Path| {
+        let dir = directory_with(root, "run_vi").join("tensorboard");
+        let mut files: Vec<_> =
+            std::fs::read_dir(dir).into_iter().flatten().flatten().map(|f| f.path()).collect();
+        assert!(files.len() <= 1, "{files:?}");
+        files
+            .pop()
+            .map(|file| (file.file_name().map(ToOwned::to_owned), std::fs::read(file).expect("readable")))
+    };
+    assert_eq!(written(later.path()), None);
+    assert_eq!(run(later.path(), &events), 0, "nothing is drawn again");
+    let (name, content) = written(asked.path()).expect("events");
+    assert_eq!(written(later.path()), Some((name.clone(), content.clone())));
+    assert!(name.is_some_and(|n| n.to_string_lossy().contains("tfevents")));
+    // The version; in each of 2 chains 4 averages and their errors, and 6 columns of 20 draws.
+    let records = records(&content);
+    assert_eq!(records.len(), 1 + 2 * (2 * 4 + 6 * 20));
+    let tagged =
+        |tag: &str| records.iter().filter(|r| r.windows(tag.len()).any(|w| w == tag.as_bytes())).count();
+    assert_eq!((tagged("chain_1/elbo_error"), tagged("chain_0/llc")), (4, 20));
+    let plain = |root| {
+        let mut files = deterministic_files(root);
+        files.retain(|name, _| !name.contains("tensorboard"));
+        files
+    };
+    assert_eq!(plain(asked.path()), plain(later.path()));
+}
+
+#[test]
+fn what_is_printed_fits_80_columns_and_holds_no_control_characters() {
+    let root = temp();
+    let plan = lambda_hat(root.path(), &[&tiny(), "--dry-run"]);
+    let ran = lambda_hat(root.path(), &[&tiny(), "-q"]);
+    let list = lambda_hat(root.path(), &["artifacts", "ls"]);
+    for (what, ran) in [("plan", plan), ("table", ran), ("list", list)] {
+        assert!(ran.code == 0 && ran.out.lines().count() > 5, "{what}: {ran:?}");
+        assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{what}:\n{}", ran.out);
+    }
+    let file = root.path().join("bell.yaml");
+    let text = "targets: [{ model: \"a\\e[31mb\\a\", data: small }]\nsamplers: [{ name: hmc }]\n";
+    std::fs::write(&file, text).expect("writable");
+    let ran = lambda_hat(root.path(), &[&file.to_string_lossy()]);
+    assert!(ran.code == 2 && ran.err.contains("`a\\u{1b}[31mb\\u{7}`"), "{ran:?}");
+    assert!(!ran.err.contains(['\u{1b}', '\u{7}']), "{ran:?}");
+}

@@ -6,7 +6,7 @@ use comfy_table::CellAlignment::{Left, Right};
 use serde_json::json;
 
 use super::args::{ArtifactsArgs, ArtifactsCommand};
-use super::table::table;
+use super::table::{note, printable, table, unbroken};
 use super::{Quit, start_log};
 use crate::store::{Status, Store};
 
@@ -37,17 +37,33 @@ fn list(store: &Store, as_json: bool) -> Result<u8, Quit> {
     }
     let mut shown =
         table(&[("kind", Left), ("directory", Left), ("status", Left), ("when", Left), ("bytes", Right)]);
+    unbroken(&mut shown, 1);
+    let mut notes = Vec::new();
     for row in rows {
         let dir = row.dir.map_or_else(|| row.id.short(12), |d| d.display().to_string());
+        let short = printable(dir.strip_prefix("runs/targets/").unwrap_or(&dir));
         let status = match row.status {
-            Status::Done => "done".to_owned(),
-            Status::Failed { reason, .. } => format!("failed: {reason}"),
+            Status::Done => "done",
+            Status::Failed { reason, .. } => {
+                notes.push(format!("{} {short} failed: {reason}", row.kind));
+                "failed"
+            }
         };
-        let short = dir.strip_prefix("runs/targets/").unwrap_or(&dir).to_owned();
-        shown.add_row([row.kind, short, status, row.when, row.bytes.to_string()]);
+        shown.add_row([row.kind, short, status.to_owned(), to_the_minute(&row.when), row.bytes.to_string()]);
     }
     say!("{shown}");
+    for text in notes {
+        say!("{}", note(&text));
+    }
     Ok(0)
+}
+
+/// `2026-01-02T03:04:05Z` as `2026-01-02 03:04`.
+fn to_the_minute(when: &str) -> String {
+    match (when.get(..10), when.get(11..16)) {
+        (Some(day), Some(time)) => format!("{day} {time}"),
+        _ => printable(when),
+    }
 }
 
 fn verify(store: &Store, as_json: bool) -> Result<u8, Quit> {

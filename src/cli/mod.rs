@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(quit) => {
-            complain!("error: {quit}");
+            complain!("error: {}", table::printable(&quit.to_string()));
             ExitCode::from(quit.code())
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::table::{number, seconds, with_error};
+use super::table::{name, number, printable, seconds, with_error};
 use crate::sweep::{Observer, Plan, Progress, RunState};
 
 /// One line a finished target or run, and on a terminal a bar with the time left; on standard
@@ -31,10 +31,11 @@ impl Display {
         if self.quiet {
             return;
         }
+        let line = printable(line);
         if self.bar.is_hidden() {
             complain!("{line}");
         } else {
-            self.bar.println(line);
+            self.bar.println(&line);
         }
     }
 
@@ -85,8 +86,8 @@ impl Observer for Display {
             Progress::Target { plan, index, seconds: s } => {
                 self.count_target();
                 let place = Self::place(self.targets_done, plan.targets.len());
-                let (name, label) = (Self::target_name(plan, *index), &plan.targets[*index].label);
-                self.say(&format!("{place} target {name} {label} built in {}", seconds(*s)));
+                let (target, label) = (Self::target_name(plan, *index), name(&plan.targets[*index].label));
+                self.say(&format!("{place} target {target} {label} built in {}", seconds(*s)));
             }
             Progress::TargetFailed { plan, index, failure } => {
                 self.count_target();

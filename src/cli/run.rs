@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::RunArgs;
 use super::progress::Display;
-use super::table::{number, seconds, table, with_error};
+use super::table::{name, note, number, seconds, table, unbroken, with_error};
 use super::{Quit, signals, start_log};
 use crate::comm::{self, Comm};
 use crate::config::{self, Experiment, LoadOptions};
@@ -164,6 +164,9 @@ fn deadline(args: &RunArgs) -> Option<Instant> {
     Instant::now().checked_add(left)
 }
 
+/// Digits of an id in the plan's table: enough to tell targets apart, and to name one to `artifacts`.
+const PLANNED_DIGITS: usize = 8;
+
 fn print_plan(plan: &Plan, as_json: bool) {
     // Half of the peak is what the network pass reaches on middling shapes.
     let flops = 0.5 * fma_peak::<f64>(Arith::current(), 3);
@@ -174,23 +177,22 @@ fn print_plan(plan: &Plan, as_json: bool) {
         ("n", Right),
         ("sampler", Left),
         ("chains", Right),
-        ("units", Right),
         ("FGE", Right),
-        ("core time", Right),
+        ("time", Right),
     ]);
+    unbroken(&mut shown, 0);
     let mut rows = Vec::new();
     let mut total = 0.0;
     for target in &plan.targets {
         let cost = target.build_fge * target.gradient_flops / flops;
         total += cost;
         shown.add_row([
-            format!("tgt_{}", target.id.short(12)),
-            target.label.clone(),
+            format!("tgt_{}", target.id.short(PLANNED_DIGITS)),
+            name(&target.label),
             target.dim.to_string(),
             target.n_data.to_string(),
             "(build)".into(),
             String::new(),
-            "1".into(),
             number(target.build_fge),
             seconds(cost),
         ]);
@@ -202,13 +204,12 @@ fn print_plan(plan: &Plan, as_json: bool) {
         let cost = run.fge.total * target.gradient_flops / flops;
         total += cost;
         shown.add_row([
-            format!("tgt_{}", target.id.short(12)),
-            target.label.clone(),
+            format!("tgt_{}", target.id.short(PLANNED_DIGITS)),
+            name(&target.label),
             target.dim.to_string(),
             target.n_data.to_string(),
             run.sampler.algo.name().into(),
             run.sampler.chains.to_string(),
-            run.units().to_string(),
             number(run.fge.total),
             seconds(cost),
         ]);
@@ -262,11 +263,11 @@ fn print_summary(plan: &Plan, summary: &Summary, as_json: bool) {
     ]);
     let mut notes = Vec::new();
     for (index, failure) in &summary.failed_targets {
-        notes.push(format!("target {} FAILED: {}", plan.targets[*index].label, failure.reason));
+        notes.push(format!("target {} FAILED: {}", name(&plan.targets[*index].label), failure.reason));
     }
     for (index, (run, report)) in plan.runs.iter().zip(&summary.runs).enumerate() {
         let target = &plan.targets[run.target];
-        let label = target.label.clone();
+        let label = name(&target.label);
         let mut sampler = plan.sampler_name(index).to_owned();
         if run.sampler.dtype != target.spec.dtype {
             // A cast: built in one precision, sampled in another.
@@ -303,8 +304,8 @@ fn print_summary(plan: &Plan, summary: &Summary, as_json: bool) {
         }
     }
     say!("{shown}");
-    for note in notes {
-        say!("  {note}");
+    for text in notes {
+        say!("{}", note(&text));
     }
     let again = if summary.executed == 0 { " (all was done before)" } else { "" };
     say!("{}: {} units executed{again}", plan.name, summary.executed);

@@ -10,6 +10,7 @@ mod error;
 mod id;
 mod keys;
 mod network;
+mod path_text;
 mod posterior;
 mod preset;
 mod resolve;

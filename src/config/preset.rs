@@ -163,6 +163,11 @@ impl Presets {
 
 /// The text of a file, of which no more is read than may be parsed.
 pub(super) fn read_bounded(path: &Path) -> std::io::Result<String> {
+    // A pipe could keep the program waiting for ever.
+    if !std::fs::metadata(path)?.is_file() {
+        let text = "not a regular file; name a file of YAML";
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
+    }
     let mut bytes = Vec::new();
     let limit = tree::MAX_BYTES as u64 + 1;
     std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;

@@ -206,7 +206,7 @@ fn runs(
     let mut runs = Vec::with_capacity(targets.len() * samplers.len());
     let mut complete = true;
     for (t, target) in targets.iter().enumerate() {
-        let mut seen: Vec<(usize, RunEntry)> = Vec::with_capacity(samplers.len());
+        let mut seen: Vec<RunEntry> = Vec::with_capacity(samplers.len());
         for (s, sampler) in samplers.iter().enumerate() {
             let (Some(target), Some(sampler)) = (target, sampler) else {
                 complete = false;
@@ -217,14 +217,16 @@ fn runs(
                 complete = false;
                 continue;
             };
-            let run = RunEntry { target: t, sampler: spec.clone(), posterior };
-            if let Some((first, _)) = seen.iter().find(|(_, other)| *other == run) {
-                samplers::refuse_duplicate(nodes, *first, s, report);
+            let (place, tensorboard) = (nodes[s].place.clone(), sampler.tensorboard);
+            let run = RunEntry { target: t, entry: s, place, sampler: spec.clone(), posterior, tensorboard };
+            let same = |other: &&RunEntry| other.sampler == run.sampler && other.posterior == run.posterior;
+            if let Some(first) = seen.iter().find(same) {
+                samplers::refuse_duplicate(nodes, first.entry, s, report);
                 complete = false;
             }
-            seen.push((s, run));
+            seen.push(run);
         }
-        runs.extend(seen.into_iter().map(|(_, run)| run));
+        runs.extend(seen);
     }
     complete.then_some(runs)
 }

@@ -166,7 +166,15 @@ impl<'a> Section<'a> {
 
     /// A whole number as a size, or `auto`: `Some(None)`.
     pub fn auto_size(&self, name: &str) -> Option<Option<usize>> {
-        self.auto(name, |v| v.whole().and_then(|i| usize::try_from(i).ok()), |_| None)
+        let size = |i: u64| usize::try_from(i).ok();
+        self.auto(
+            name,
+            |v| v.whole().and_then(size),
+            |d| match d {
+                Default::Int(i) => size(*i),
+                _ => None,
+            },
+        )
     }
 
     /// true, false, or `auto`: `Some(None)`.

@@ -293,8 +293,10 @@ pub struct NormalCrossing {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct External {
     /// npz with X (n, in) and Y (n, out). The path is not hashed; the content is.
+    #[serde(with = "super::path_text")]
     pub data: PathBuf,
     /// npz with W0, b0, W1, b1, … (W is out × in) or `flat` with `layer_shapes`.
+    #[serde(with = "super::path_text")]
     pub params: PathBuf,
     /// Between the layers.
     pub activation: Activation,
@@ -350,7 +352,7 @@ pub enum Parameters {
     Layers(Vec<usize>),
     /// Those that an npz file marks in its array `mask` (d numbers, not 0 where chosen). The path is
     /// not hashed; the content is.
-    Mask(PathBuf),
+    Mask(#[serde(with = "super::path_text")] PathBuf),
 }
 
 /// β from β0 and n.
@@ -410,8 +412,14 @@ pub struct TargetEntry {
 pub struct RunEntry {
     /// Index into [`Experiment::targets`].
     pub target: usize,
+    /// Index of the sampler's entry.
+    pub entry: usize,
+    /// Where that entry stands, for messages.
+    pub place: Place,
     /// The sampler.
     pub sampler: SamplerSpec,
     /// The posterior that the nearest of sampler entry, target entry and top level gives.
     pub posterior: PosteriorSpec,
+    /// Whether TensorBoard events are written beside its files.
+    pub tensorboard: bool,
 }

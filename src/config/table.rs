@@ -111,13 +111,23 @@ impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let low = self.low.is_finite().then(|| {
             let sign = if self.low_open { ">" } else { "≥" };
-            format!(" {sign} {}", self.low)
+            format!(" {sign} {}", Short(self.low))
         });
         let high = self.high.is_finite().then(|| {
             let sign = if self.high_open { "<" } else { "≤" };
-            format!(" {sign} {}", self.high)
+            format!(" {sign} {}", Short(self.high))
         });
         f.write_str(&[low, high].into_iter().flatten().collect::<Vec<_>>().join(" and"))
+    }
+}
+
+/// A number without a hundred zeros.
+struct Short(f64);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = self.0 == 0.0 || (1e-4..1e9).contains(&self.0.abs());
+        if plain { write!(f, "{}", self.0) } else { write!(f, "{:e}", self.0) }
     }
 }
 

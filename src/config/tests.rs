@@ -409,16 +409,17 @@ fn embedded_presets_hold_the_tables_defaults() {
     // A preset that a user's directory replaces in part falls back on the tables: they must agree.
     let experiment = |presets: Option<PathBuf>| {
         let options = LoadOptions { presets, ..LoadOptions::default() };
-        let text = format!("precision: f64\n{TARGET}samplers: [{{ name: hmc }}, {{ name: sgld }}]\n");
+        let samplers: String = sampler_names().map(|name| format!("  - {{ name: {name} }}\n")).collect();
+        let text = format!("precision: f64\n{TARGET}samplers:\n{samplers}");
         parse(&text, "dev.yaml", &options).unwrap()
     };
     let dir = tempfile::tempdir().unwrap();
-    for (name, text) in [
-        ("sampler/hmc.yaml", "{}"),
-        ("sampler/sgld.yaml", "{}"),
-        ("data/small.yaml", "n_data: 100"),
-        ("model/small.yaml", "in_dim: 4\ntarget_params: 50"),
-    ] {
+    let samplers = sampler_names().map(|name| (format!("sampler/{name}.yaml"), "{}"));
+    let parts = [
+        ("data/small.yaml".to_owned(), "n_data: 100"),
+        ("model/small.yaml".to_owned(), "in_dim: 4\ntarget_params: 50"),
+    ];
+    for (name, text) in samplers.chain(parts) {
         let path = dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();

@@ -1,4 +1,4 @@
-//! File formats: npz, NetCDF-4 (InferenceData), plain HDF5 and Parquet. Bytes in, bytes out.
+//! File formats: npz, NetCDF-4 (InferenceData), plain HDF5, Parquet and TensorBoard events. Bytes in, bytes out.
 //!
 //! Nothing here knows a path or a clock: the same values give the same bytes in every process, so
 //! that files can be named by their hash.
@@ -10,6 +10,7 @@ pub mod netcdf;
 mod npy;
 pub mod npz;
 pub mod table;
+pub mod tensorboard;
 
 pub use hdf::Attr;
 pub use npy::NpyFault;

@@ -3,7 +3,7 @@
 //!
 //! Without accept/reject it is biased by its step size, which is chosen so that the energy error of a
 //! step has a given variance a dimension: a criterion for many dimensions. With `adjusted`, whole
-//! trajectories of length L are accepted or rejected by their energy error (Riou-Durand & Vogrinc
+//! trajectories of mean length 0.6·L are accepted or rejected by their energy error (Riou-Durand & Vogrinc
 //! 2022; Robnik, Cohn-Gordon & Seljak 2025), from a fresh direction: exact, and the default below 10
 //! dimensions.
 //!
@@ -122,6 +122,7 @@ impl<T: Real> Walk<T> {
     ) -> f64 {
         let mut rng = key.at(iteration);
         draw_direction(&mut rng, &mut state.u);
+        // Steps of mean 0.6·ε, L/ε of them in the mean: as long as 0.6·L in the mean.
         let steps = (self.length / self.step_size).round().clamp(1.0, 1e4) as usize;
         let step = self.step_size * (SHORTEST + (1.0 - SHORTEST) * uniform(&mut rng));
         let count = 1 + index(&mut rng, 2 * steps - 1);
@@ -130,16 +131,12 @@ impl<T: Real> Walk<T> {
         scratch.grad.copy_from_slice(&state.grad);
         let energy = Energy { potential: state.energy, loss: state.loss };
         let mut walker = Walker { w: &mut scratch.w, u: &mut state.u, grad: &mut scratch.grad, energy };
-        let (mut error, mut taken) = (0.0, 0);
-        while taken < count && !has_diverged(error) {
-            let by = (self.integrator, step);
-            error += isokinetic_step(posterior, &mut walker, &self.scales, by, &mut scratch.potential);
-            taken += 1;
-        }
+        let (error, taken) = self.fly(posterior, &mut walker, (step, count), &mut scratch.potential);
         let energy = walker.energy;
         state.fge += gradients(self.integrator) * taken as f64;
         state.error = error;
         state.diverged = has_diverged(error);
+        // Beyond the bound of a divergence the exponential is 0 in any case.
         let acceptance = if state.diverged { 0.0 } else { libm::exp(-error).min(1.0) };
         if threshold < acceptance {
             std::mem::swap(&mut state.w, &mut scratch.w);
@@ -147,6 +144,26 @@ impl<T: Real> Walk<T> {
             (state.energy, state.loss) = (energy.potential, energy.loss);
         }
         acceptance
+    }
+
+    /// `count` steps of length `step`; returns the energy error of the whole and the steps taken.
+    ///
+    /// It ends early only where the error is no number: the same points are then met from the other end, so
+    /// that neither end proposes the other. A large error on the way is no reason: from the other end it
+    /// is another error, and stopping at a bound would let one end propose what the other does not.
+    fn fly(
+        &self,
+        posterior: &Posterior<'_, T>,
+        walker: &mut Walker<'_, T>,
+        (step, count): (f64, usize),
+        scratch: &mut [T],
+    ) -> (f64, usize) {
+        let (mut error, mut taken) = (0.0, 0);
+        while taken < count && f64::is_finite(error) {
+            error += isokinetic_step(posterior, walker, &self.scales, (self.integrator, step), scratch);
+            taken += 1;
+        }
+        (error, taken)
     }
 }
 
@@ -532,5 +549,72 @@ impl Method for Mclmc {
             adjusted,
             iterations: Iterations::dropping(BURN_IN_DRAWS, draws).thinned(thin),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Potential;
+
+    /// L = w₀⁴.
+    struct Valley;
+
+    impl Potential<f64> for Valley {
+        fn dim(&self) -> usize {
+            101
+        }
+        fn rows(&self) -> usize {
+            0
+        }
+        fn scratch_len(&self) -> usize {
+            0
+        }
+        fn batch_scratch_len(&self, _: usize) -> usize {
+            0
+        }
+        fn hvp(&self, w: &[f64], v: &[f64], _: Option<&[u32]>, hv: &mut [f64], _: &mut [f64]) {
+            hv.fill(0.0);
+            hv[0] = 12.0 * w[0] * w[0] * v[0];
+        }
+        fn hvp_scratch_len(&self) -> usize {
+            0
+        }
+        fn loss(&self, w: &[f64], _: &mut [f64]) -> f64 {
+            w[0].powi(4)
+        }
+        fn loss_grad(&self, w: &[f64], grad: &mut [f64], scratch: &mut [f64]) -> f64 {
+            grad.fill(0.0);
+            grad[0] = 4.0 * w[0].powi(3);
+            self.loss(w, scratch)
+        }
+        fn batch_loss_grad(&self, w: &[f64], _: &[u32], grad: &mut [f64], scratch: &mut [f64]) -> f64 {
+            self.loss_grad(w, grad, scratch)
+        }
+    }
+
+    /// A flight of three steps from w₀ = `from` straight across the valley: its error and steps taken.
+    fn across(from: f64) -> (f64, usize) {
+        let centre = [0.0; 101];
+        let posterior = Posterior::new(&Valley, &centre, 1e3, 1e-9).expect("finite");
+        let (mut w, mut u, mut grad) = (vec![0.0; 101], vec![0.0; 101], vec![0.0; 101]);
+        (w[0], u[0]) = (from, 1.0);
+        let energy = posterior.energy_grad(&w, &mut grad, &mut []);
+        let mut walker = Walker { w: &mut w, u: &mut u, grad: &mut grad, energy };
+        let integrator = Integrator::IsokineticVelocityVerlet;
+        let walk = Walk { integrator, step_size: 1.0, length: 3.0, scales: vec![1.0; 101] };
+        walk.fly(&posterior, &mut walker, (1.0, 3), &mut [])
+    }
+
+    /// From −1.5 to −0.5 the kicks add ½·nβ·(|L'(−1.5)| + |L'(−0.5)|) = 7000 and the loss takes nβ·5 =
+    /// 5000 away: an error of 2000, which the mirrored third step undoes.
+    #[test]
+    fn an_adjusted_trajectory_goes_on_past_an_error_that_mends() {
+        let (error, taken) = across(-1.5);
+        assert_eq!(taken, 3);
+        assert!(error.abs() < 1e-6, "{error}");
+        let (error, taken) = across(f64::MAX);
+        assert_eq!(taken, 1);
+        assert!(!error.is_finite() && has_diverged(error), "{error}");
     }
 }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use chain::{ChainRun, Iterations, Kernel, Scratch};
 pub use posterior::{Energy, Posterior};
-pub use vi::{Hessian, Lift, ViKernel};
+pub use vi::{Curve, Hessian, Lift, ViKernel, curves as vi_curves};
 
 use crate::config::{Algo, SamplerSpec};
 use crate::num::Real;
@@ -61,6 +61,12 @@ pub trait Method {
 
     /// Expected work on a target with `rows` rows and `dim` parameters.
     fn work(&self, rows: usize, dim: usize) -> Work;
+
+    /// Which key makes a chain's state in `dim` dimensions larger than may be, what it amounts to, and
+    /// what to do; `None` where it is not.
+    fn oversized(&self, _dim: usize) -> Option<(&'static str, String)> {
+        None
+    }
 
     /// Adapts once for all chains of a run; `id` is the run's stream id.
     fn warmup<T: Real>(
@@ -248,11 +254,17 @@ pub fn unknown_bias(spec: &SamplerSpec) -> &'static str {
 }
 
 /// Expected work of a run on a target with `rows` rows and `dim` parameters, with a control chain or
-/// without.
+/// without. Searches that may end early are counted whole: the descent for L0, and vi's for a width.
 pub fn expected_fge(spec: &SamplerSpec, rows: usize, dim: usize, with_control: bool) -> ExpectedFge {
     let Work { warmup, chain, control } = with_method!(&spec.algo, m => m.work(rows, dim));
     let control = if with_control { control } else { 0.0 };
+    let warmup = warmup + descent::GRADIENTS as f64;
     ExpectedFge { warmup, chain, control, total: warmup + spec.chains as f64 * chain + control }
+}
+
+/// The key, and why, where a chain's state in `dim` dimensions would be larger than any machine's share.
+pub fn oversized(spec: &SamplerSpec, dim: usize) -> Option<(&'static str, String)> {
+    with_method!(&spec.algo, m => m.oversized(dim))
 }
 
 /// Adapts a sampler once for all chains of a run, saving its work at `desk`. `id` is the run's stream id.
@@ -307,4 +319,51 @@ fn drive<T: Real, K: Kernel<T>>(
         fge_sampling: fge - run.fge_warmup,
         trace: run.trace,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Approximation, Dtype, FactorFamily, Mfa, Vi, Whitening};
+
+    /// A chain of vi of one step on L = ½ Σ w², all of whose work is known but for the search for a width.
+    #[test]
+    fn expected_work_counts_the_searches_that_precede_sampling() {
+        let mixture = Mfa {
+            components: Some(1),
+            rank: Some(1),
+            r_per_component: None,
+            family: FactorFamily::Precision,
+            alpha_temperature: 1.0,
+            alpha_dirichlet_prior: None,
+            entropy_bonus: 0.0,
+        };
+        let vi = Vi {
+            draws: 1,
+            steps: 1,
+            batch_size: 1,
+            lr: 1e-3,
+            lr_schedule: None,
+            lr_warmup_frac: 0.0,
+            clip_global_norm: None,
+            eval_every: 1,
+            eval_samples: 2,
+            whitening_mode: Whitening::None,
+            whitening_decay: 0.99,
+            approximation: Approximation::Mfa(mixture),
+        };
+        let spec = SamplerSpec { algo: Algo::Vi(vi), seed: 1, chains: 1, dtype: Dtype::F64 };
+        let (target, centre) = (testing::Quadratic::new(&[1.0; 3]), [0.0; 3]);
+        let posterior = Posterior::new(&target, &centre, 100.0, 1.0).expect("finite");
+        let expected = expected_fge(&spec, 0, 3, false);
+        let adapted = warmup(&spec, &posterior, [1; 32], &mut Desk::unwatched()).expect("adapts");
+        let slack = descent::GRADIENTS as f64;
+        assert!((0.0..slack).contains(&(expected.warmup - adapted.fge)), "{expected:?} {}", adapted.fge);
+        let mut desk = Desk::unwatched();
+        let chain = run_chain(&spec, &posterior, &adapted, [1; 32], 0, Role::Main, &mut desk).expect("runs");
+        let spent = chain.fge_warmup + chain.fge_sampling;
+        // Two widths at least are tried, 12 at most, of 8 losses each.
+        let unspent = expected.chain - spent;
+        assert!((-1e-9..10.0 * 8.0 / 3.0 + 1e-9).contains(&unspent), "{expected:?} {spent}");
+    }
 }

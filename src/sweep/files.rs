@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::SweepError;
 use super::finish::Finished;
 use super::plan::{PlannedRun, PlannedTarget};
 use super::unit::Failure;
+use super::{SweepError, tensorboard};
 use crate::config::{Dtype, Id, PosteriorSpec, Problem};
 use crate::device::Arith;
 use crate::diagnostics::Analysis;
@@ -271,6 +271,9 @@ pub fn lay_out_run(
         "stream_id": record.details["stream_id"], "files": laid_out(record),
         "provenance": record.details["provenance"],
     });
+    if let Some((name, events)) = tensorboard::events(store, run, record)? {
+        store.write_file(&dir.join(name), &events)?;
+    }
     store.write_file(&dir.join("manifest.json"), &pretty(&manifest)?)?;
     store.write_file(&dir.join("timing.json"), &pretty(&record.details["timing"])?)?;
     Ok(())
@@ -324,14 +327,11 @@ pub fn log_run(
 
 fn log_text(head: &str, provenance: &Provenance, lines: &[String]) -> String {
     let p = provenance;
+    // What failed before it was written up has no hosts.
+    let places = if p.hosts.is_empty() { String::new() } else { format!(", on {}", p.hosts.join(", ")) };
     let mut text = format!(
-        "{head}\n{} lambda-hat-mpi {} ({}), {}, {}, on {}\n",
-        p.when,
-        p.version,
-        p.git_sha,
-        p.arithmetic,
-        p.launch,
-        p.hosts.join(", ")
+        "{head}\n{} lambda-hat-mpi {} ({}), {}, {}{places}\n",
+        p.when, p.version, p.git_sha, p.arithmetic, p.launch
     );
     for line in lines {
         text.push_str(line);
@@ -354,4 +354,19 @@ pub fn external_arrays(data: BTreeMap<String, Array>, mut params: BTreeMap<Strin
             .collect()
     };
     ExternalArrays { data: numeric(data), params: numeric(params), layer_shapes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_names_hosts_where_there_are_some() {
+        let log = |hosts: &[&str]| {
+            let hosts = hosts.iter().map(|h| (*h).to_owned()).collect();
+            log_text("run x", &Provenance::now("one process", 0.0, hosts), &["failed".to_owned()])
+        };
+        assert!(log(&["a", "b"]).contains(", one process, on a, b\nfailed\n"), "{}", log(&["a", "b"]));
+        assert!(log(&[]).contains(", one process\nfailed\n"), "{}", log(&[]));
+    }
 }

@@ -18,6 +18,7 @@ pub mod scheduler;
 mod slots;
 mod source;
 mod survey;
+mod tensorboard;
 mod unit;
 mod watch;
 mod worker;
@@ -74,6 +75,20 @@ pub enum SweepError {
         /// The target.
         label: String,
         /// What is wrong.
+        why: String,
+    },
+    /// A sampler whose state on a target is larger than may be.
+    #[error("{place}: samplers[{index}].overrides.{key}: on {label}, {why}")]
+    Oversized {
+        /// Where the sampler stands.
+        place: Place,
+        /// Its index.
+        index: usize,
+        /// The target.
+        label: String,
+        /// The key that does it.
+        key: &'static str,
+        /// What it amounts to, and what to do.
         why: String,
     },
     /// The same target twice.
@@ -155,6 +170,7 @@ impl SweepError {
             | SweepError::Twins { .. }
             | SweepError::Target { .. }
             | SweepError::Parameters { .. }
+            | SweepError::Oversized { .. }
             | SweepError::Arith { .. }
             | SweepError::UnknownArith(_) => 2,
             _ => 3,

@@ -75,6 +75,8 @@ pub struct PlannedRun {
     pub control: bool,
     /// Expected work.
     pub fge: sampler::ExpectedFge,
+    /// Whether TensorBoard events are written beside its files.
+    pub tensorboard: bool,
 }
 
 impl PlannedRun {
@@ -122,13 +124,18 @@ impl Plan {
                 build_fge: size.build_fge,
             });
         }
+        let mut masks = chosen::Masks::default();
         let runs: Result<Vec<PlannedRun>, SweepError> = experiment
             .runs
             .iter()
             .map(|run| {
                 let target: &PlannedTarget = &targets[run.target];
-                let (chosen, mask) = chosen::parameters(&run.posterior, target)?;
+                let (chosen, mask) = chosen::parameters(&run.posterior, target, &mut masks)?;
                 let dim = chosen.as_ref().map_or(target.dim, Vec::len);
+                if let Some((key, why)) = sampler::oversized(&run.sampler, dim) {
+                    let (place, index, label) = (run.place.clone(), run.entry, target.label.clone());
+                    return Err(SweepError::Oversized { place, index, label, key, why });
+                }
                 let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
                 let control = singular && sampler::bias_at_half_step(&run.sampler).is_some();
                 Ok(PlannedRun {
@@ -141,6 +148,7 @@ impl Plan {
                     sampler: run.sampler.clone(),
                     posterior: run.posterior.clone(),
                     control,
+                    tensorboard: run.tensorboard,
                     fge: sampler::expected_fge(&run.sampler, target.rows, dim, control),
                 })
             })

@@ -29,7 +29,7 @@ pub enum TargetError {
         remedy: &'static str,
     },
     /// Training met a loss that is infinite or not a number.
-    #[error("training: the loss is {loss} at step {step}; reduce training.lr ({lr})")]
+    #[error("training: the loss is {loss:?} at step {step}; reduce training.lr ({lr:?})")]
     Diverged {
         /// The step.
         step: u64,
@@ -114,5 +114,16 @@ pub enum TargetError {
 impl TargetError {
     pub(super) fn range(field: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
         Self::OutOfRange { field, value: value.to_string(), expected: expected.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_messages_have_no_rows_of_zeros() {
+        let text = TargetError::Diverged { step: 1, loss: 2.5e280, lr: 1e300 }.to_string();
+        assert_eq!(text, "training: the loss is 2.5e280 at step 1; reduce training.lr (1e300)");
     }
 }

@@ -83,6 +83,27 @@ fn power(mut w: f64, mut k: u64) -> f64 {
     out
 }
 
+/// A factor w^(2k) and its first two derivatives.
+struct Factor {
+    value: f64,
+    first: f64,
+    second: f64,
+}
+
+impl Factor {
+    fn at(w: f64, k: u32) -> Self {
+        let twice = 2 * u64::from(k);
+        let even = power(w, twice - 2);
+        let second = (twice * (twice - 1)) as f64 * even;
+        Self { value: even * w * w, first: twice as f64 * even * w, second }
+    }
+
+    /// A product and its derivative along v, with this factor in it.
+    fn times(&self, (product, along): (f64, f64), v: f64) -> (f64, f64) {
+        (product * self.value, along * self.value + product * self.first * v)
+    }
+}
+
 impl<T: Real> Potential<T> for NormalCrossingPotential {
     fn dim(&self) -> usize {
         self.exponents.len()
@@ -100,28 +121,30 @@ impl<T: Real> Potential<T> for NormalCrossingPotential {
         0
     }
 
-    /// With f_i = wᵢ^(2kᵢ): Hᵢⱼ = f'ᵢf'ⱼ·(product of the other factors), Hᵢᵢ = f''ᵢ·(the same); products
-    /// are formed anew for every pair, so that zeros need no care. O(d³): these targets are small.
-    fn hvp(&self, w: &[T], v: &[T], _rows: Option<&[u32]>, hv: &mut [T], _scratch: &mut [T]) {
-        let factor = |i: usize, derivatives: u64| {
-            let (w, twice) = (w[i].to_f64(), 2 * u64::from(self.exponents[i]));
-            match derivatives {
-                0 => power(w, twice),
-                1 => twice as f64 * power(w, twice - 1),
-                _ => (twice * (twice - 1)) as f64 * power(w, twice - 2),
-            }
-        };
+    /// The derivative of the gradient along v: ∂ᵢL = f'ᵢ·B·A, with fᵢ = wᵢ^(2kᵢ), B the product of the
+    /// factors before i and A of those after, each carried with its derivative along v. No division, so that
+    /// it is right at zeros too.
+    fn hvp(&self, w: &[T], v: &[T], _rows: Option<&[u32]>, hv: &mut [T], scratch: &mut [T]) {
+        let factor = |i: usize| Factor::at(w[i].to_f64(), self.exponents[i]);
         let d = self.exponents.len();
-        for (i, hv) in hv.iter_mut().enumerate() {
-            let entry = |j: usize| -> f64 {
-                (0..d).map(|k| factor(k, u64::from(k == i) + u64::from(k == j))).product()
-            };
-            *hv = T::from_f64((0..d).map(|j| entry(j) * v[j].to_f64()).sum());
+        let (before, before_along) = scratch[..2 * d].split_at_mut(d);
+        let mut product = (1.0, 0.0);
+        for i in 0..d {
+            (before[i], before_along[i]) = (T::from_f64(product.0), T::from_f64(product.1));
+            product = factor(i).times(product, v[i].to_f64());
+        }
+        let mut product = (1.0, 0.0);
+        for i in (0..d).rev() {
+            let (f, v) = (factor(i), v[i].to_f64());
+            let (b, b_along) = (before[i].to_f64(), before_along[i].to_f64());
+            let (a, a_along) = product;
+            hv[i] = T::from_f64(f.second * v * b * a + f.first * (b_along * a + b * a_along));
+            product = f.times(product, v);
         }
     }
 
     fn hvp_scratch_len(&self) -> usize {
-        0
+        2 * self.exponents.len()
     }
 
     fn loss(&self, w: &[T], _scratch: &mut [T]) -> f64 {
@@ -188,7 +211,7 @@ mod tests {
         let (w, v, h) = ([0.7, 0.0, 1.1], [0.3, -1.2, 0.5], 1e-6);
         for potential in [&quadratic as &dyn Potential<f64>, &crossing] {
             let mut hv = [f64::NAN; 3];
-            potential.hvp(&w, &v, None, &mut hv, &mut []);
+            potential.hvp(&w, &v, None, &mut hv, &mut [0.0; 6]);
             let gradient = |step: f64| {
                 let w: Vec<f64> = w.iter().zip(&v).map(|(w, v)| w + step * v).collect();
                 let mut grad = vec![0.0; 3];
@@ -201,6 +224,45 @@ mod tests {
                 assert!((hv[i] - (ahead[i] - behind[i]) / (2.0 * h)).abs() < 1e-8);
             }
         }
+    }
+
+    /// Hᵢⱼ by its formula, the factors' derivatives multiplied anew for every pair.
+    fn dense_product(exponents: &[u32], w: &[f64], v: &[f64]) -> Vec<f64> {
+        let factor = |i: usize, derivatives: usize| {
+            let twice = 2 * u64::from(exponents[i]);
+            match derivatives {
+                0 => power(w[i], twice),
+                1 => twice as f64 * power(w[i], twice - 1),
+                _ => (twice * (twice - 1)) as f64 * power(w[i], twice - 2),
+            }
+        };
+        let d = exponents.len();
+        let entry = |i: usize, j: usize| -> f64 {
+            (0..d).map(|k| factor(k, usize::from(k == i) + usize::from(k == j))).product()
+        };
+        (0..d).map(|i| (0..d).map(|j| entry(i, j) * v[j]).sum()).collect()
+    }
+
+    #[test]
+    fn the_crossings_product_is_its_dense_hessians_at_zeros_too() {
+        let exponents = [1, 2, 1, 3, 1];
+        let crossing = NormalCrossingPotential::new(&exponents);
+        let v = [0.3, -1.2, 0.5, 2.0, -0.7];
+        for zeros in [&[] as &[usize], &[0], &[1], &[4], &[0, 2], &[2, 4], &[0, 2, 4], &[0, 1, 2, 3, 4]] {
+            let mut w = [0.7, -0.9, 1.1, 0.8, -1.3];
+            zeros.iter().for_each(|&i| w[i] = 0.0);
+            let mut hv = [f64::NAN; 5];
+            crossing.hvp(&w, &v, None, &mut hv, &mut [f64::NAN; 10]);
+            for (found, dense) in hv.iter().zip(dense_product(&exponents, &w, &v)) {
+                assert!((found - dense).abs() <= 1e-13 * dense.abs(), "{zeros:?}: {found} {dense}");
+            }
+        }
+        // Ten thousand factors, of which the dense formula would take 10¹² products.
+        let many = NormalCrossingPotential::new(&[1; 10_000]);
+        let mut hv = vec![f64::NAN; 10_000];
+        many.hvp(&vec![1.0; 10_000], &vec![1.0; 10_000], None, &mut hv, &mut vec![0.0; 20_000]);
+        // fᵢ = 1, f'ᵢ = f''ᵢ = 2: Hᵢᵢ = 2 and Hᵢⱼ = 4.
+        assert!(hv.iter().all(|h| *h == 2.0 + 4.0 * 9_999.0));
     }
 
     #[test]

@@ -89,9 +89,11 @@ pub(super) const GAMMA: Key = key(
     Default::Float(1.0),
     "γ of the localising term −(γ/2)‖w − w*‖².",
 );
+/// Squares of radii are numbers, and so is γ.
+const RADII: Range = Range { low: 1e-100, low_open: false, high: 1e100, high_open: false };
 pub(super) const PRIOR_RADIUS: Key = key(
     "prior_radius",
-    Kind::Maybe(&Kind::Float(Range::POSITIVE)),
+    Kind::Maybe(&Kind::Float(RADII)),
     Absent("`gamma` is used"),
     "ρ; γ = d/ρ² replaces `gamma`.",
 );

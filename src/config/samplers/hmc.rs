@@ -4,7 +4,7 @@ use super::super::algo::{Algo, Hmc};
 use super::super::keys::{MAX_DIM, key};
 use super::super::section::Section;
 use super::super::table::{Default, Key, Kind, Range};
-use super::{DRAWS, SHARED_WARMUP, TARGET_ACCEPTANCE, definition};
+use super::{DRAWS, SHARED_WARMUP, TARGET_ACCEPTANCE, UNUSED_TARGET_ACCEPTANCE, definition};
 
 pub(super) const STEP: Key = key(
     "step_size",
@@ -39,11 +39,12 @@ fn resolve(settings: &Section) -> Option<Algo> {
     let (draws, warmup) = (settings.size("draws"), settings.size("warmup"));
     let (steps, step_size) = (settings.size("num_integration_steps"), settings.float("step_size"));
     let target_acceptance = settings.float("target_acceptance");
+    let (warmup, target_acceptance) = (warmup?, target_acceptance?);
     Some(Algo::Hmc(Hmc {
         draws: draws?,
-        warmup: warmup?,
+        warmup,
         num_integration_steps: steps?,
         step_size: step_size?,
-        target_acceptance: target_acceptance?,
+        target_acceptance: if warmup == 0 { UNUSED_TARGET_ACCEPTANCE } else { target_acceptance },
     }))
 }

@@ -4,7 +4,10 @@ use super::super::algo::{Algo, Mala};
 use super::super::keys::{MAX_DIM, key};
 use super::super::section::Section;
 use super::super::table::{Default, Key, Kind, Range};
-use super::{DRAWS, SHARED_WARMUP, TARGET_ACCEPTANCE, definition};
+use super::{
+    DRAWS, FEWEST_DRAWS, SHARED_WARMUP, TARGET_ACCEPTANCE, UNUSED_TARGET_ACCEPTANCE, definition,
+    refuse_endless,
+};
 
 const STEP: Key = key(
     "step_size",
@@ -14,11 +17,13 @@ const STEP: Key = key(
 );
 const THIN: Key = key("thin", Kind::Int(1, MAX_DIM), Default::Int(10), "Steps a kept draw.");
 
+const WARMUP: Key = Key { default: Default::Int(1000), ..SHARED_WARMUP };
+
 definition! {
     "mala",
     "The Metropolis-adjusted Langevin algorithm",
     resolve,
-    [DRAWS, SHARED_WARMUP, THIN, STEP, TARGET_ACCEPTANCE],
+    [DRAWS, WARMUP, THIN, STEP, TARGET_ACCEPTANCE],
     [
         ("num_samples", "did you mean draws?"),
         ("num_draws", "did you mean draws?"),
@@ -34,15 +39,18 @@ fn resolve(settings: &Section) -> Option<Algo> {
     let (draws, warmup, thin) = (settings.size("draws"), settings.size("warmup"), settings.size("thin"));
     let (step_size, target_acceptance) =
         (settings.auto_float("step_size"), settings.float("target_acceptance"));
-    let step_size = step_size?;
+    let (step_size, warmup, target_acceptance) = (step_size?, warmup?, target_acceptance?);
     if step_size.is_some() {
         settings.refuse_idle(&["target_acceptance"], "with a given step_size");
     }
+    let adapts = step_size.is_none() && warmup > 0;
+    let (draws, thin) = (draws?, thin?);
+    refuse_endless(settings, draws, (warmup / 2).max(FEWEST_DRAWS), thin);
     Some(Algo::Mala(Mala {
-        draws: draws?,
-        warmup: warmup?,
-        thin: thin?,
+        draws,
+        warmup,
+        thin,
         step_size,
-        target_acceptance: target_acceptance?,
+        target_acceptance: if adapts { target_acceptance } else { UNUSED_TARGET_ACCEPTANCE },
     }))
 }

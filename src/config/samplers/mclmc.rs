@@ -4,7 +4,7 @@ use super::super::algo::{Algo, Integrator, Mclmc};
 use super::super::keys::{MAX_COUNT, MAX_DIM, key};
 use super::super::section::Section;
 use super::super::table::{Default, Key, Kind, Range};
-use super::{DRAWS, TARGET_ACCEPTANCE, definition};
+use super::{DRAWS, FEWEST_DRAWS, TARGET_ACCEPTANCE, UNUSED_TARGET_ACCEPTANCE, definition, refuse_endless};
 
 const THIN: Key = key(
     "thin",
@@ -30,11 +30,16 @@ const NUM_STEPS: Key = key(
     Default::Int(500),
     "What the frac_tune are fractions of (a phase has at least 100 steps); 0: nothing is adapted.",
 );
-const FRAC_TUNE1: Key =
-    frac("frac_tune1", "Phase 1: the step size, by the energy error's variance; 0: skipped.");
+const FRAC_TUNE1: Key = frac(
+    "frac_tune1",
+    "Phase 1: the step size, by the energy error's variance or the acceptance; 0: skipped.",
+);
 const FRAC_TUNE2: Key =
     frac("frac_tune2", "Phase 2: the same, while variances are measured for L and the metric; 0: skipped.");
-const FRAC_TUNE3: Key = frac("frac_tune3", "Phase 3: L, from the autocorrelation; 0: skipped.");
+const FRAC_TUNE3: Key = frac(
+    "frac_tune3",
+    "Phase 3: L, from the autocorrelation; where trajectories are adjusted, more of the step size instead; 0: skipped.",
+);
 const ENERGY_VAR: Key = key(
     "desired_energy_var",
     Kind::Float(Range::POSITIVE),
@@ -69,8 +74,11 @@ const ADJUSTED: Key = key(
     "adjusted",
     Kind::Auto(&Kind::Bool),
     Default::Text("auto"),
-    "Accept or reject trajectories of length L; auto: below 10 dimensions.",
+    "Accept or reject trajectories, of mean length 0.6·L; auto: below 10 dimensions.",
 );
+
+/// `thin: auto` is at most so much.
+const MOST_AUTO_THIN: usize = 10_000;
 
 const fn frac(name: &'static str, doc: &'static str) -> Key {
     key(name, Kind::Float(Range::UNIT), Default::Float(0.1), doc)
@@ -133,9 +141,13 @@ fn resolve(settings: &Section) -> Option<Algo> {
     let (preconditioning, target) =
         (settings.bool("diagonal_preconditioning"), settings.float("target_acceptance"));
     let [step_size, desired_energy_var, trust_in_estimate, num_effective_samples] = floats;
-    Some(Algo::Mclmc(Mclmc {
-        draws: draws?,
-        thin: thin?,
+    let (draws, thin) = (draws?, thin?);
+    if adjusted != Some(Some(true)) {
+        refuse_endless(settings, draws, FEWEST_DRAWS, thin.unwrap_or(MOST_AUTO_THIN));
+    }
+    Some(Algo::Mclmc(without_idle(Mclmc {
+        draws,
+        thin,
         l: l?,
         step_size: step_size?,
         num_steps: num_steps?,
@@ -149,5 +161,38 @@ fn resolve(settings: &Section) -> Option<Algo> {
         integrator: integrator?,
         adjusted: adjusted?,
         target_acceptance: target?,
-    }))
+    })))
 }
+
+/// The settings, those that are not read as constants, so that they tell no two runs apart.
+fn without_idle(spec: Mclmc) -> Mclmc {
+    let phases = |fracs: &[f64]| spec.num_steps > 0 && fracs.iter().any(|frac| *frac > 0.0);
+    let (adjusted, unadjusted) = (spec.adjusted != Some(false), spec.adjusted != Some(true));
+    let adapts = phases(&[spec.frac_tune1, spec.frac_tune2, spec.frac_tune3]);
+    let adapts_by_energy = unadjusted && phases(&[spec.frac_tune1, spec.frac_tune2]);
+    let unused = UNUSED;
+    Mclmc {
+        thin: if unadjusted { spec.thin } else { unused.thin },
+        num_steps: if adapts { spec.num_steps } else { 0 },
+        frac_tune1: if adapts { spec.frac_tune1 } else { unused.frac_tune },
+        frac_tune2: if adapts { spec.frac_tune2 } else { unused.frac_tune },
+        frac_tune3: if adapts { spec.frac_tune3 } else { unused.frac_tune },
+        desired_energy_var: if adapts_by_energy { spec.desired_energy_var } else { unused.energy_var },
+        trust_in_estimate: if adapts_by_energy { spec.trust_in_estimate } else { unused.trust },
+        num_effective_samples: if adapts_by_energy { spec.num_effective_samples } else { unused.effective },
+        diagonal_preconditioning: spec.diagonal_preconditioning && phases(&[spec.frac_tune2]),
+        target_acceptance: if adjusted && adapts { spec.target_acceptance } else { UNUSED_TARGET_ACCEPTANCE },
+        ..spec
+    }
+}
+
+struct Unused {
+    thin: Option<usize>,
+    frac_tune: f64,
+    energy_var: f64,
+    trust: f64,
+    effective: f64,
+}
+
+/// The preset's values of today; they are in ids, so they stay when the preset changes.
+const UNUSED: Unused = Unused { thin: None, frac_tune: 0.1, energy_var: 5e-5, trust: 1.0, effective: 150.0 };

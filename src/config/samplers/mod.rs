@@ -157,6 +157,9 @@ const TARGET_ACCEPTANCE: Key = key(
     Default::Float(0.9),
     "Mean acceptance that the adaptation aims at.",
 );
+/// What stands in the specification where nothing is adapted by acceptance; it is in ids, so it stays when
+/// the default changes.
+const UNUSED_TARGET_ACCEPTANCE: f64 = 0.9;
 const SHARED_WARMUP: Key = key(
     "warmup",
     Kind::Int(0, super::keys::MAX_COUNT),
@@ -164,12 +167,40 @@ const SHARED_WARMUP: Key = key(
     "Iterations of the shared warmup.",
 );
 
+/// Draws that every sampler drops or checks by, whatever its settings.
+const FEWEST_DRAWS: usize = 100;
+
+/// Reports chains, or control chains at half the step, of more steps than random numbers are counted for.
+/// `burn_in` is in draws of `thin` steps each.
+fn refuse_endless(settings: &Section, draws: usize, burn_in: usize, thin: usize) {
+    let control = 2 * (burn_in as u128 + (draws / 2).max(FEWEST_DRAWS) as u128);
+    let steps = thin as u128 * control.max(burn_in as u128 + draws as u128);
+    if steps > u128::from(super::keys::MAX_STEPS) {
+        let auto = if settings.auto_size("thin") == Some(None) { "auto, which may be " } else { "" };
+        // Where the entry itself says something, not where the preset does.
+        let key = if settings.own("thin") { "thin" } else { "draws" };
+        settings.conflict(
+            key,
+            format!(
+                "with `thin` {auto}{thin}, {draws} draws make a chain of up to {steps} steps, of which at most {} are \
+                 counted; lower `thin` or `draws`",
+                super::keys::MAX_STEPS
+            ),
+        );
+    }
+}
+
 /// A sampler entry with the posterior keys it names.
 pub(super) struct Resolved<'a> {
     /// `None` when it has errors (reported).
     pub spec: Option<SamplerSpec>,
     pub level: Level<'a>,
+    /// Whether TensorBoard events are written; no part of the specification, for it changes no number.
+    pub tensorboard: bool,
 }
+
+/// The key that asks for events, where a sampler has it.
+const TENSORBOARD_KEY: &str = "tensorboard";
 
 /// `f32` or `f64`.
 pub(super) fn dtype(name: &str) -> Dtype {
@@ -212,7 +243,9 @@ pub(super) fn sampler<'a>(
         }
         _ => None,
     };
-    Some(Resolved { spec, level })
+    let events = definition.overrides.key(TENSORBOARD_KEY).is_some();
+    let tensorboard = events && settings.bool(TENSORBOARD_KEY) == Some(true);
+    Some(Resolved { spec, level, tensorboard })
 }
 
 /// The precision guard: `precision` sets every preset's dtype; an entry's own `dtype` may differ

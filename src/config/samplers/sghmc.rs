@@ -4,7 +4,9 @@ use super::super::algo::{Algo, Sghmc};
 use super::super::section::Section;
 use super::super::table::Key;
 use super::definition;
-use super::stochastic::{ADVICE as OTHER_WORDS, BATCH, EVAL_EVERY, FRICTION, STEPS, WARMUP, lengths, step};
+use super::stochastic::{
+    ADVICE as OTHER_WORDS, BATCH, EVAL_EVERY, FEWER_STEPS, FRICTION, LESS_WARMUP, lengths, step,
+};
 
 const STEP: Key = step("η of v ← (1 − α)v − η∇U + √(2αη) ξ, α the friction; auto: found in warmup.");
 
@@ -12,7 +14,7 @@ definition! {
     "sghmc",
     "Stochastic-gradient Hamiltonian Monte Carlo",
     resolve,
-    [STEPS, WARMUP, BATCH, STEP, FRICTION, EVAL_EVERY],
+    [FEWER_STEPS, LESS_WARMUP, BATCH, STEP, FRICTION, EVAL_EVERY],
     [
         OTHER_WORDS[0], OTHER_WORDS[1], OTHER_WORDS[2], OTHER_WORDS[3], OTHER_WORDS[4], OTHER_WORDS[5],
         ("alpha", "did you mean friction?"),

@@ -4,7 +4,9 @@ use super::super::algo::{Algo, Sgnht};
 use super::super::section::Section;
 use super::super::table::Key;
 use super::definition;
-use super::stochastic::{ADVICE as OTHER_WORDS, BATCH, EVAL_EVERY, FRICTION, STEPS, WARMUP, lengths, step};
+use super::stochastic::{
+    ADVICE as OTHER_WORDS, BATCH, EVAL_EVERY, FEWER_STEPS, FRICTION, LESS_WARMUP, lengths, step,
+};
 
 const STEP: Key = step("h², h the time of a step; auto: found in warmup.");
 
@@ -12,7 +14,7 @@ definition! {
     "sgnht",
     "The stochastic-gradient Nosé–Hoover thermostat",
     resolve,
-    [STEPS, WARMUP, BATCH, STEP, FRICTION, EVAL_EVERY],
+    [FEWER_STEPS, LESS_WARMUP, BATCH, STEP, FRICTION, EVAL_EVERY],
     [
         OTHER_WORDS[0], OTHER_WORDS[1], OTHER_WORDS[2], OTHER_WORDS[3], OTHER_WORDS[4], OTHER_WORDS[5],
         ("A", "did you mean friction? (A·h, a step)"),

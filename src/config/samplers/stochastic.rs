@@ -34,6 +34,10 @@ pub(super) const FRICTION: Key = key(
     "Share of the momentum that a step takes away.",
 );
 
+/// Those that move faster a step need fewer.
+pub(super) const FEWER_STEPS: Key = Key { default: Default::Int(200_000), ..STEPS };
+pub(super) const LESS_WARMUP: Key = Key { default: Default::Int(20_000), ..WARMUP };
+
 /// `step_size`, a number or auto; `doc` says what it is the size of.
 pub(super) const fn step(doc: &'static str) -> Key {
     key("step_size", Kind::Auto(&Kind::Float(Range::POSITIVE)), Default::Text("auto"), doc)

@@ -150,6 +150,13 @@ const FLOW_TYPE: Key = key(
     "flow: affine coupling, masked autoregressive affine, or masked autoregressive splines.",
 );
 
+const TENSORBOARD: Key = key(
+    super::TENSORBOARD_KEY,
+    Kind::Bool,
+    Default::Bool(false),
+    "Write the ELBO on the way and the draws as TensorBoard events beside the run's files; changes no number.",
+);
+
 definition! {
     "vi",
     "Variational inference",
@@ -157,7 +164,7 @@ definition! {
     [
         DRAWS, ALGO, STEPS, BATCH, LR, LR_SCHEDULE, LR_WARMUP, CLIP, EVAL_EVERY, EVAL_SAMPLES, WHITENING,
         WHITENING_DECAY, M, R, RANKS, FAMILY, TEMPERATURE, DIRICHLET, ENTROPY, D_LATENT, SIGMA_PERP, DEPTH,
-        HIDDEN, FLOW_TYPE,
+        HIDDEN, FLOW_TYPE, TENSORBOARD,
     ],
     [
         ("num_samples", "did you mean draws?"),
@@ -165,7 +172,6 @@ definition! {
         ("warmup", "did you mean steps? (all of the optimisation is burn-in)"),
         ("step_size", "did you mean lr?"),
         ("learning_rate", "did you mean lr?"),
-        ("tensorboard", "vi writes no TensorBoard events; remove it"),
         ("components", "did you mean M?"),
         ("rank", "did you mean r?"),
     ]
@@ -254,22 +260,31 @@ fn mfa(settings: &Section) -> Option<Approximation> {
         }
         None => (components?, rank?),
     };
-    if components == Some(1) {
+    let weights = (temperature?, prior?, entropy_bonus?);
+    let (alpha_temperature, alpha_dirichlet_prior, entropy_bonus) = if components == Some(1) {
         settings.refuse_idle(
             &["alpha_temperature", "alpha_dirichlet_prior", "entropy_bonus"],
             "with one component",
         );
-    }
+        UNUSED_WEIGHTS
+    } else {
+        weights
+    };
     Some(Approximation::Mfa(Mfa {
         components,
         rank,
-        r_per_component,
+        // A list of equal numbers says what M and r say.
+        r_per_component: r_per_component.filter(|ranks| ranks.iter().any(|r| Some(*r) != rank)),
         family: family?,
-        alpha_temperature: temperature?,
-        alpha_dirichlet_prior: prior?,
-        entropy_bonus: entropy_bonus?,
+        alpha_temperature,
+        alpha_dirichlet_prior,
+        entropy_bonus,
     }))
 }
+
+/// Temperature, Dirichlet prior and entropy bonus in the specification of a single component, whose weight
+/// is 1; in ids, as [`UNUSED_WHITENING`].
+const UNUSED_WEIGHTS: (f64, Option<f64>, f64) = (1.0, None, 0.0);
 
 fn flow(settings: &Section) -> Option<Approximation> {
     settings.refuse_idle(

@@ -50,6 +50,20 @@ const INSIDE: usize = 4;
 /// s, and behind it Σ ln s.
 const SCALES: usize = 5;
 
+/// Weights and biases of all layers' networks, by formula: they may be too many to make.
+pub fn layer_numbers(settings: &LatentFlow, dim: usize) -> f64 {
+    let k = settings.d_latent.min(dim);
+    let each = if settings.flow_type == FlowType::NsfAr { SPLINE } else { AFFINE };
+    let ends = settings.flow_hidden.iter().copied().chain([k * each]);
+    let mut before = k as f64;
+    let mut numbers = 0.0;
+    for width in ends {
+        numbers += (before + 1.0) * width as f64;
+        before = width as f64;
+    }
+    settings.flow_depth as f64 * numbers
+}
+
 impl LiftedFlow {
     /// The flow on a frame.
     pub fn new(lift: Lift, settings: &LatentFlow) -> Self {

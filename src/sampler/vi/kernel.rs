@@ -84,11 +84,33 @@ impl State {
     pub fn elbo_history(&self) -> impl Iterator<Item = f64> {
         self.history.iter().map(|(mean, _)| *mean)
     }
+
+    /// The standard errors of these averages.
+    fn elbo_errors(&self) -> impl Iterator<Item = f64> {
+        self.history.iter().map(|(_, square)| square.sqrt())
+    }
+}
+
+/// A curve's name and its points, (step, value) each.
+pub type Curve = (&'static str, Vec<(u64, f64)>);
+
+/// What a stored chain recorded on its way.
+pub fn curves(settings: &Vi, state: &[u8]) -> Result<[Curve; 2], postcard::Error> {
+    let state: State = postcard::from_bytes(state)?;
+    let at = |values: Vec<f64>| {
+        values.into_iter().enumerate().map(|(i, x)| ((i as u64 + 1) * settings.eval_every, x)).collect()
+    };
+    Ok([("elbo", at(state.elbo_history().collect())), ("elbo_error", at(state.elbo_errors().collect()))])
 }
 
 /// Work of one gradient on a target of `rows` rows.
 pub fn gradient_cost(settings: &Vi, rows: usize) -> f64 {
     if rows > settings.batch_size { settings.batch_size as f64 / rows as f64 } else { 1.0 }
+}
+
+/// Work of the search for a width, all widths tried.
+pub fn start_cost() -> f64 {
+    LOSS_COST * (WIDTHS * WIDTH_DRAWS as u64) as f64
 }
 
 /// Places of some of the kernel's own buffers (δ, ∇ ln π, its squares, scales of coordinates, gradient by

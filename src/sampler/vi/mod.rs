@@ -33,17 +33,31 @@ mod spline;
 mod tests;
 
 pub use hessian::Hessian;
-pub use kernel::ViKernel;
+pub use kernel::{Curve, ViKernel, curves};
 pub use lift::Lift;
 
 use super::{Adapted, Method, Posterior, Role, SamplerError, Scratch, Work};
-use crate::config::{Approximation, Vi};
+use crate::config::{Approximation, Mfa, Vi};
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose};
 use crate::resume::Desk;
 use crate::trace::{Column, Kind};
 
 use super::stochastic::LOSS_COST;
+
+/// Numbers that a chain's state may hold: 16 GiB of f64.
+const MOST_NUMBERS: f64 = (1u64 << 31) as f64;
+/// φ, its mean iterate and Adam's two moments, its gradient and units.
+const COPIES: f64 = 6.0;
+
+/// The rank of each component; those to be chosen by ELBO at their largest.
+fn mixture_ranks(mfa: &Mfa) -> impl Iterator<Item = usize> {
+    let alike = mfa.components.unwrap_or(selection::MOST_COMPONENTS);
+    let rank = mfa.rank.unwrap_or(selection::MOST_FACTORS);
+    let ranks = mfa.r_per_component.clone();
+    let count = ranks.as_ref().map_or(alike, Vec::len);
+    (0..count).map(move |m| ranks.as_ref().map_or(rank, |ranks| ranks[m]))
+}
 
 impl Method for Vi {
     type Kernel<T: Real> = ViKernel;
@@ -74,12 +88,51 @@ impl Method for Vi {
             Approximation::Flow(flow) => (lift::work(dim, flow.d_latent), flow::DRAWS_A_STEP),
         };
         let optimisation = self.steps as f64 * draws_a_step as f64 * kernel::gradient_cost(self, rows);
-        let choice = 2.0 * LOSS_COST * self.eval_samples as f64;
+        let choice = 2.0 * LOSS_COST * self.eval_samples as f64 + kernel::start_cost();
         Work {
             warmup: hessian + selection,
             chain: optimisation + choice + LOSS_COST * self.draws as f64,
             control: 0.0,
         }
+    }
+
+    fn oversized(&self, dim: usize) -> Option<(&'static str, String)> {
+        let (key, numbers, what) = match &self.approximation {
+            Approximation::Mfa(mfa) => {
+                let ranks = mixture_ranks(mfa).map(|r| r.min(dim) as f64);
+                let numbers = ranks.map(|r| 1.0 + dim as f64 * (2.0 + r)).sum();
+                let (key, advice) = match &mfa.r_per_component {
+                    Some(_) => ("r_per_component", "shorten the list, or lower its ranks"),
+                    None => ("M", "lower M or r"),
+                };
+                let what = format!(
+                    "{} components of rank up to {} on {dim}",
+                    mixture_ranks(mfa).count(),
+                    mixture_ranks(mfa).max().unwrap_or(0)
+                );
+                (key, numbers, (what, advice))
+            }
+            Approximation::Flow(flow) => {
+                let (layers, frame) =
+                    (flow::layer_numbers(flow, dim), flow.d_latent.min(dim) as f64 * dim as f64);
+                if frame > layers {
+                    let what = format!("{} directions in {dim}", flow.d_latent);
+                    ("d_latent", frame + layers, (what, "lower d_latent"))
+                } else {
+                    let what = format!(
+                        "{} layers of hidden widths {:?} on {dim}",
+                        flow.flow_depth, flow.flow_hidden
+                    );
+                    ("flow_hidden", frame + layers, (what, "lower flow_hidden or flow_depth"))
+                }
+            }
+        };
+        let (what, advice) = what;
+        let numbers = COPIES * numbers;
+        (numbers > MOST_NUMBERS).then(|| {
+            let most = MOST_NUMBERS as u64;
+            (key, format!("{what} parameters make a chain's state of {numbers:.1e} numbers, more than {most}; {advice}"))
+        })
     }
 
     fn warmup<T: Real>(

@@ -15,6 +15,9 @@ use crate::stats;
 /// Candidates for M, and for r (those above d are left out).
 const COMPONENTS: [usize; 4] = [1, 2, 4, 8];
 const RANKS: [usize; 5] = [1, 2, 4, 8, 16];
+/// The largest of each.
+pub const MOST_COMPONENTS: usize = COMPONENTS[COMPONENTS.len() - 1];
+pub const MOST_FACTORS: usize = RANKS[RANKS.len() - 1];
 /// Assumed of an M that is yet to be found, where work is estimated.
 pub const TYPICAL: usize = 2;
 /// Differences of the ELBO in nats that are not worth a larger family.
@@ -32,6 +35,7 @@ pub fn work(settings: &Vi, mfa: &Mfa, rows: usize, dim: usize) -> f64 {
     let trial = |components: usize| {
         steps * (components * draws_of_each(components)) as f64
             + LOSS_COST * 4.0 * settings.eval_samples as f64
+            + kernel::start_cost()
     };
     let free = |auto: bool| if auto && mfa.r_per_component.is_none() { 1.0 } else { 0.0 };
     let by_rank = ranks(dim).count() as f64 * trial(mfa.components.unwrap_or(1));
