@@ -29,6 +29,8 @@ pub enum Command {
     Workflow(WorkflowArgs),
     /// Look after the store: list, check, remove
     Artifacts(ArtifactsArgs),
+    /// How a sweep stands: units done and running, time left, slots
+    Status(StatusArgs),
     /// Print the JSON Schema of experiment files, for editors
     Schema,
     /// Print version, arithmetic, libraries and presets
@@ -119,6 +121,18 @@ pub struct WorkflowArgs {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Name of the experiment [default: the one that wrote last]
+    #[arg(value_name = "NAME")]
+    pub experiment: Option<String>,
+    /// Again every two seconds, until the sweep is over
+    #[arg(short, long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub common: Common,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ mod info;
 mod progress;
 mod run;
 mod signals;
+mod status;
 mod table;
 
 use std::process::ExitCode;
@@ -87,6 +88,7 @@ pub fn main() -> ExitCode {
             run::run(run)
         }
         Some(Command::Artifacts(args)) => artifacts::run(args),
+        Some(Command::Status(args)) => status::run(&args),
         Some(Command::Schema) => info::schema(),
         Some(Command::Info) => info::info(),
     };

@@ -310,6 +310,15 @@ pub fn log_build(
     Ok(())
 }
 
+/// The log of a run, relative to the root.
+pub fn run_log_path(
+    store: &Store,
+    run: &PlannedRun,
+    target: &PlannedTarget,
+) -> Result<PathBuf, SweepError> {
+    Ok(run_log(&run_dir(store, run, target)?))
+}
+
 /// Writes the log of a run.
 pub fn log_run(
     store: &Store,
@@ -320,7 +329,7 @@ pub fn log_run(
 ) -> Result<(), SweepError> {
     let name = run.sampler.algo.name();
     let head = format!("run {} ({name} on {}, target {})", run.id, target.label, target.id);
-    let path = run_log(&run_dir(store, run, target)?);
+    let path = run_log_path(store, run, target)?;
     store.write_file(&path, log_text(&head, provenance, lines).as_bytes())?;
     Ok(())
 }

@@ -85,14 +85,19 @@ impl Survey {
         let dirs: Vec<PathBuf> =
             [store.checkpoints()].into_iter().chain(checkpoint_dir.map(Path::to_owned)).collect();
         let mut offers = Vec::new();
-        for (t, _) in targets.iter().enumerate().filter(|(_, found)| matches!(found, Found::Missing)) {
-            offers.extend(left_of(&dirs, &plan.targets[t].id, &[UnitKind::Build(t)], plan)?);
+        for (t, found) in targets.iter().enumerate() {
+            offers.extend(match found {
+                Found::Missing => left_of(&dirs, &plan.targets[t].id, &[UnitKind::Build(t)], plan)?,
+                _ => let_go(&dirs, &plan.targets[t].id)?,
+            });
         }
-        for (r, _) in runs.iter().enumerate().filter(|(_, found)| matches!(found, Found::Missing)) {
+        for (r, found) in runs.iter().enumerate() {
             let chains = (0..plan.runs[r].sampler.chains as u32).map(|c| UnitKind::Chain(r, c));
-            let kinds: Vec<UnitKind> =
-                [UnitKind::Warmup(r), UnitKind::Control(r)].into_iter().chain(chains).collect();
-            offers.extend(left_of(&dirs, &plan.runs[r].id, &kinds, plan)?);
+            let kinds = [UnitKind::Warmup(r), UnitKind::Control(r)].into_iter().chain(chains);
+            offers.extend(match found {
+                Found::Missing => left_of(&dirs, &plan.runs[r].id, &kinds.collect::<Vec<_>>(), plan)?,
+                _ => let_go(&dirs, &plan.runs[r].id)?,
+            });
         }
         Ok(Self { targets, runs, offers })
     }
@@ -113,6 +118,14 @@ impl Survey {
         let locks = ids.iter().take(MOST_LOCKS).map(|id| store.lock_unit(TARGET, &files::key(id)));
         Ok(locks.collect::<Result<_, _>>()?)
     }
+}
+
+/// Removes what a launch that was killed has left of units whose run or target is on disk.
+fn let_go(dirs: &[PathBuf], id: &Id) -> Result<Vec<(UnitKind, Offer)>, SweepError> {
+    for dir in dirs {
+        store::let_go(dir, &files::key(id))?;
+    }
+    Ok(Vec::new())
 }
 
 /// What earlier launches have left of the units of a run or target: of each the product, else the newest

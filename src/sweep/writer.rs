@@ -235,8 +235,12 @@ impl Desk {
         Ok(Written::Run { index, state, seconds: finished.seconds })
     }
 
-    fn fail_run(&self, index: usize, failure: Failure) -> Result<Written, SweepError> {
+    fn fail_run(&self, index: usize, mut failure: Failure) -> Result<Written, SweepError> {
         let (run, target) = (&self.plan.runs[index], &self.plan.targets[self.plan.runs[index].target]);
+        if failure.backtrace.is_some() {
+            let log = files::run_log_path(&self.store, run, target)?;
+            failure.reason.push_str(&format!(" (where it happened: {})", log.display()));
+        }
         let provenance = Provenance::now(&self.launch, 0.0, Vec::new());
         self.store.write_ref(&files::failed_ref(RUN, &run.id, &failure, &provenance))?;
         files::log_run(&self.store, run, target, &provenance, &failure_lines(&failure))?;

@@ -37,6 +37,8 @@ pub struct Status {
     pub units: usize,
     /// Of them: ended.
     pub ended: usize,
+    /// Seconds that the rest may take, where that is known.
+    pub left: Option<f64>,
     /// Runs of the plan.
     pub runs: usize,
     /// Of them: on disk, now or before.
@@ -136,6 +138,7 @@ impl Manager<'_> {
             pid: std::process::id(),
             units: self.to_do,
             ended: self.executed,
+            left: None,
             runs: self.plan.runs.len(),
             runs_done: done,
             runs_failed: failed,

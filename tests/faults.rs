@@ -1,0 +1,243 @@
+//! What may befall a job besides being killed: signals, time limits, panics, silence, damage.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Ran, deterministic_files, executed, lambda_hat, program, repository};
+
+/// Exit code of a job that was stopped on the way.
+const INTERRUPTED: i32 = 75;
+
+fn config(name: &str) -> String {
+    repository(&format!("tests/data/sweep/{name}.yaml")).to_string_lossy().into_owned()
+}
+
+fn temp() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+/// A job of one process, or of several ranks, with `more` arguments.
+fn job(root: &Path, ranks: usize, file: &str, more: &[&str]) -> Command {
+    let mut command = if ranks == 1 { Command::new(program()) } else { Command::new("mpirun") };
+    if ranks > 1 {
+        command.args(["-n", &ranks.to_string()]).arg(program());
+    }
+    command
+        .args([&config(file), "--json", "-q"])
+        .args(more)
+        .env("LAMBDA_HAT_HOME", root)
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+        .env("OMPI_MCA_mpi_yield_when_idle", "1")
+        .env("OMPI_MCA_plm_rsh_agent", "/bin/false");
+    command
+}
+
+fn spawn(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(sent.expect("kill runs").success(), "{name}");
+}
+
+/// Waits until the job has saved something, so that it is in the middle of its work.
+fn is_working(root: &Path) {
+    let until = Instant::now() + Duration::from_secs(60);
+    let saved = || {
+        let owners = std::fs::read_dir(root.join("store/checkpoints")).into_iter().flatten().flatten();
+        owners.flat_map(|o| std::fs::read_dir(o.path()).into_iter().flatten().flatten()).count()
+    };
+    while saved() == 0 {
+        assert!(Instant::now() < until, "nothing was saved within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn finish(root: &Path, ranks: usize, file: &str) -> Ran {
+    let ran = Ran::from(job(root, ranks, file, &[]).output().expect("starts"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    ran
+}
+
+#[test]
+fn a_signal_stops_a_job_which_goes_on_with_the_same_bits() {
+    let whole = temp();
+    let units = executed(&finish(whole.path(), 1, "torture"));
+    let expected = deterministic_files(whole.path());
+    for name in ["TERM", "INT", "USR1"] {
+        let root = temp();
+        let child = spawn(job(root.path(), 1, "torture", &["--checkpoint-every", "0.05"]));
+        is_working(root.path());
+        signal(&child, name);
+        let ran = Ran::from(child.wait_with_output().expect("ends"));
+        assert_eq!(ran.code, INTERRUPTED, "{name}: {ran:?}");
+        let said = format!("stopped by SIG{name}");
+        assert!(ran.err.contains(&said) && ran.err.contains("the same command"), "{ran:?}");
+        assert!(executed(&finish(root.path(), 1, "torture")) < units, "{name}");
+        assert_eq!(deterministic_files(root.path()), expected, "{name}");
+    }
+    // What mpirun passes on.
+    if cfg!(feature = "mpi") {
+        let root = temp();
+        let child = spawn(job(root.path(), 2, "torture", &["--checkpoint-every", "0.05"]));
+        is_working(root.path());
+        signal(&child, "USR1");
+        let ran = Ran::from(child.wait_with_output().expect("ends"));
+        assert_eq!(ran.code, INTERRUPTED, "under mpirun: {ran:?}");
+        finish(root.path(), 2, "torture");
+        assert_eq!(deterministic_files(root.path()), expected, "under mpirun");
+    }
+}
+
+#[test]
+fn a_time_limit_stops_a_job_in_time() {
+    let root = temp();
+    let begun = Instant::now();
+    // A limit of 1 s: work stops after 0.8 s at the latest, and none begins after that.
+    let args = ["--time-limit", "1", "--set", "samplers.hmc.overrides.draws=100000000"];
+    let ran = Ran::from(job(root.path(), 1, "torture", &args).output().expect("starts"));
+    assert_eq!(ran.code, INTERRUPTED, "{ran:?}");
+    assert!(ran.err.contains("the time limit"), "{ran:?}");
+    // Far from what the chain would take, which is hours.
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_unit_that_panics_is_tried_again_and_then_fails_its_run_alone() {
+    let whole = temp();
+    finish(whole.path(), 1, "tiny");
+    // Once: the retry makes up for it.
+    let root = temp();
+    let ran = Ran::from(
+        job(root.path(), 1, "tiny", &[]).env("LAMBDA_HAT_FAULT", "panic:chain-1:1").output().expect("starts"),
+    );
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()));
+    // Always: its runs fail, with reason and log, and no other.
+    let root = temp();
+    let ran = Ran::from(
+        job(root.path(), 1, "tiny", &[]).env("LAMBDA_HAT_FAULT", "panic:chain-2:99").output().expect("starts"),
+    );
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("panicked") && ran.out.contains("logs/run_sampler"), "{ran:?}");
+    let report: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    let failed = report["runs"].as_array().expect("runs").iter().filter(|r| r["verdict"] == "failed").count();
+    assert_eq!(failed, 3, "every hmc run has a chain 2, no sgld run has: {report}");
+    let logs = std::fs::read_dir(root.path().join("logs/run_sampler")).expect("logs").flatten();
+    let texts: Vec<String> = logs.filter_map(|l| std::fs::read_to_string(l.path()).ok()).collect();
+    assert!(texts.iter().any(|t| t.contains("panicked") && t.contains("befall")), "a backtrace: {texts:?}");
+    // By its surroundings: another launch tries again.
+    finish(root.path(), 1, "tiny");
+    assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()));
+}
+
+#[test]
+fn a_slot_that_is_silent_is_given_up_and_its_unit_done_elsewhere() {
+    let whole = temp();
+    finish(whole.path(), 1, "tiny");
+    for ranks in [1, 2] {
+        if ranks > 1 && !cfg!(feature = "mpi") {
+            eprintln!("built without the feature mpi: no rank is there to be silent");
+            continue;
+        }
+        let root = temp();
+        // One unit hangs in its first attempt; there are two slots.
+        let mut command = job(root.path(), ranks, "tiny", &["--unit-timeout", "3", "--workers", "4"]);
+        let ran = Ran::from(command.env("LAMBDA_HAT_FAULT", "hang:warmup:1").output().expect("starts"));
+        // All warmups hang once: 6 of them want more slots than 4 on one process.
+        if ranks == 1 {
+            assert_eq!(ran.code, 3, "{ran:?}");
+            assert!(ran.err.contains("no worker slot answers"), "{ran:?}");
+            finish(root.path(), 1, "tiny");
+        } else {
+            assert!(ran.err.contains("--unit-timeout"), "{ran:?}");
+            if ran.code != 0 {
+                assert!(ran.err.contains("do not answer"), "{ran:?}");
+            }
+            finish(root.path(), 2, "tiny");
+        }
+        assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()), "{ranks} ranks");
+    }
+}
+
+#[test]
+fn checkpoints_that_are_damaged_or_not_ours_are_left_alone() {
+    let whole = temp();
+    let units = executed(&finish(whole.path(), 1, "torture"));
+    let root = temp();
+    let mut command = job(root.path(), 1, "torture", &["--checkpoint-every", "0.02"]);
+    command.env("LAMBDA_HAT_FAULT", "write:40");
+    assert_ne!(Ran::from(command.output().expect("starts")).code, 0);
+    let mut damaged = 0;
+    for owner in std::fs::read_dir(root.path().join("store/checkpoints")).expect("checkpoints").flatten() {
+        for file in std::fs::read_dir(owner.path()).expect("files").flatten() {
+            let mut bytes = std::fs::read(file.path()).expect("a file");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x10;
+            std::fs::write(file.path(), bytes).expect("writable");
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0);
+    let ran = Ran::from(
+        Command::new(program())
+            .args([&config("torture"), "--json"])
+            .env("LAMBDA_HAT_HOME", root.path())
+            .output()
+            .expect("starts"),
+    );
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.contains("is damaged"), "{ran:?}");
+    assert!(executed(&ran) <= units);
+    assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()));
+}
+
+#[test]
+fn every_rank_may_write_its_own_checkpoints() {
+    let whole = temp();
+    finish(whole.path(), 1, "torture");
+    let (root, dir) = (temp(), temp());
+    let path = dir.path().to_string_lossy().into_owned();
+    let args = ["--checkpoint-every", "0.02", "--checkpoint-dir", &path];
+    let ranks = if cfg!(feature = "mpi") { 2 } else { 1 };
+    let mut command = job(root.path(), ranks, "torture", &args);
+    command.env("LAMBDA_HAT_FAULT", "write:24");
+    assert_ne!(Ran::from(command.output().expect("starts")).code, 0);
+    assert!(std::fs::read_dir(dir.path()).expect("a directory").count() > 0);
+    let ran = Ran::from(job(root.path(), ranks, "torture", &args).output().expect("starts"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()));
+    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0, "nothing is left");
+}
+
+#[test]
+fn a_running_sweep_shows_how_it_stands() {
+    let root = temp();
+    let args = ["--set", "samplers.hmc.overrides.draws=100000000"];
+    let child = spawn(job(root.path(), 1, "torture", &args));
+    let until = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        let ran = lambda_hat(root.path(), &["status", "torture"]);
+        if ran.code == 0 {
+            break ran.out;
+        }
+        assert!(Instant::now() < until, "{ran:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(status.starts_with("torture: running") && status.contains("rank"), "{status}");
+    assert!(status.lines().all(|line| line.chars().count() <= 80), "{status}");
+    let json = lambda_hat(root.path(), &["status", "--json"]).out;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["state"], "running");
+    signal(&child, "TERM");
+    let ran = Ran::from(child.wait_with_output().expect("ends"));
+    assert_eq!(ran.code, INTERRUPTED, "{ran:?}");
+    let status = lambda_hat(root.path(), &["status"]).out;
+    assert!(status.starts_with("torture: stopped: SIGTERM"), "{status}");
+}
