@@ -11,7 +11,7 @@ use super::report::RunState;
 use super::unit::Failure;
 use super::{SweepError, finish};
 use crate::sampler::{Adapted, ChainOutcome};
-use crate::store::{RUN, Ref, Status, Store, TARGET};
+use crate::store::{RUN, Ref, Store, TARGET};
 use crate::target::Target;
 
 /// Jobs that may wait; a manager with more keeps them itself.
@@ -201,12 +201,10 @@ impl Desk {
         Ok(Written::Run { index, state: RunState::Failed(failure), seconds: 0.0 })
     }
 
-    /// What is made again must have the recorded content: same configuration, same bits.
+    /// What is made again must have the recorded content: same configuration, same bits. (Of what
+    /// failed, no content is recorded, but for what a repair has marked to be made again.)
     fn same_as_before(&self, new: &Ref) -> Result<Result<(), Failure>, SweepError> {
         let Some(old) = self.store.read_ref(&new.kind, &new.id)? else { return Ok(Ok(())) };
-        if !matches!(old.status, Status::Done) {
-            return Ok(Ok(()));
-        }
         for (name, hash) in &old.objects {
             if new.objects.get(name).is_some_and(|h| h != hash) {
                 let reason = format!(
