@@ -18,7 +18,7 @@ use crate::store::{Hash, RUN, Ref, Status, Store, StoreError, TARGET, build_log,
 use crate::target::{Exact, ExternalArrays, Target, Tensor, layers};
 
 /// Objects that stay in the store and are not laid out in the `runs/` tree.
-const INTERNAL: [&str; 2] = ["build.json", "state.bin"];
+pub const INTERNAL: [&str; 2] = ["build.json", "state.bin"];
 
 /// When, where, and by what something was made: everything that is no content.
 #[derive(Clone, Debug, Serialize)]

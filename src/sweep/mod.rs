@@ -23,7 +23,7 @@ mod writer;
 
 use std::path::PathBuf;
 
-pub use files::read_analysis;
+pub use files::{INTERNAL, read_analysis};
 pub use manager::{Options, dismiss, run};
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use report::{Observer, Progress, RunReport, RunState, Summary};
