@@ -122,7 +122,10 @@ fn a_unit_that_panics_is_tried_again_and_then_fails_its_run_alone() {
     // Always: its runs fail, with reason and log, and no other.
     let root = temp();
     let ran = Ran::from(
-        job(root.path(), 1, "tiny", &[]).env("LAMBDA_HAT_FAULT", "panic:chain-2:99").output().expect("starts"),
+        job(root.path(), 1, "tiny", &[])
+            .env("LAMBDA_HAT_FAULT", "panic:chain-2:99")
+            .output()
+            .expect("starts"),
     );
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("panicked") && ran.out.contains("logs/run_sampler"), "{ran:?}");

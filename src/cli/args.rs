@@ -27,7 +27,7 @@ pub enum Command {
     /// The names that older scripts call `run` by
     #[command(hide = true)]
     Workflow(WorkflowArgs),
-    /// Look after the store: list, check, remove
+    /// Look after the store: list, check and mend, clean up, remove
     Artifacts(ArtifactsArgs),
     /// How a sweep stands: units done and running, time left, slots
     Status(StatusArgs),
@@ -146,7 +146,25 @@ pub enum ArtifactsCommand {
     /// List targets and runs
     Ls(Common),
     /// Hash every object again and report what is damaged or missing
-    Verify(Common),
+    Verify {
+        /// Mend it: heal from copies in runs/, mark what the next sweep has to make again, lay files
+        /// out again, rebuild listings; needs the root to itself
+        #[arg(long)]
+        repair: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove what no target and no run needs; may run beside sweeps
+    Gc {
+        /// Keep what has changed within this many days
+        #[arg(long, value_name = "N", default_value_t = 7)]
+        ttl_days: u32,
+        /// Say what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Remove a target or run, by URN, id, unique prefix or directory name
     Rm {
         /// What to remove

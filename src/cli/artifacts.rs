@@ -1,6 +1,7 @@
 //! `artifacts`: looking after the store.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use comfy_table::CellAlignment::{Left, Right};
 use serde_json::json;
@@ -8,12 +9,14 @@ use serde_json::json;
 use super::args::{ArtifactsArgs, ArtifactsCommand};
 use super::table::{note, printable, table, unbroken};
 use super::{Quit, start_log};
-use crate::store::{Status, Store};
+use crate::store::{Freed, Status, Store, VerifyReport, size};
+use crate::sweep::INTERNAL;
 
 /// Lists, verifies or removes what the store holds.
 pub fn run(args: ArtifactsArgs) -> Result<u8, Quit> {
     let (ArtifactsCommand::Ls(common)
-    | ArtifactsCommand::Verify(common)
+    | ArtifactsCommand::Verify { common, .. }
+    | ArtifactsCommand::Gc { common, .. }
     | ArtifactsCommand::Rm { common, .. }) = &args.command;
     start_log(common);
     let json = common.json;
@@ -24,7 +27,12 @@ pub fn run(args: ArtifactsArgs) -> Result<u8, Quit> {
     }
     match args.command {
         ArtifactsCommand::Ls(_) => list(&Store::open(&root)?, json),
-        ArtifactsCommand::Verify(_) => verify(&Store::open(&root)?, json),
+        ArtifactsCommand::Verify { repair: false, .. } => verify(&Store::open(&root)?, json),
+        ArtifactsCommand::Verify { repair: true, .. } => repair(&Store::open_exclusive(&root)?, json),
+        ArtifactsCommand::Gc { ttl_days, dry_run, .. } => {
+            let ttl = Duration::from_secs(u64::from(ttl_days) * 86400);
+            collect(&Store::open(&root)?, ttl, dry_run, json)
+        }
         ArtifactsCommand::Rm { what, .. } => remove(&Store::open_exclusive(&root)?, &what, json),
     }
 }
@@ -71,21 +79,106 @@ fn verify(store: &Store, as_json: bool) -> Result<u8, Quit> {
     if as_json {
         say!("{}", json!(report));
     } else {
-        for hash in &report.damaged {
-            say!("damaged: object {hash} (now in store/quarantine)");
-        }
-        for (unit, name) in &report.missing {
-            say!("missing: {name} of {unit}");
-        }
-        for bad in &report.bad_refs {
-            say!("unreadable record: {}: {}", bad.urn, bad.why);
+        print_found(&report);
+        for unit in &report.pending {
+            say!("to be made again: {unit}");
         }
         say!("{} objects checked, {} orphans", report.checked, report.orphans.len());
         if !report.is_sound() {
-            say!("run the sweep again: it makes what is damaged or missing anew, and nothing else");
+            say!(
+                "run the sweep again: it makes what is damaged or missing anew, and nothing else \
+                 (`{}` first takes back what copies in runs/ still have)",
+                command(store, "verify --repair")
+            );
         }
     }
     Ok(if report.is_sound() { 0 } else { 3 })
+}
+
+fn print_found(report: &VerifyReport) {
+    for hash in &report.damaged {
+        say!("damaged: object {hash} (now in store/quarantine)");
+    }
+    for (unit, name) in &report.missing {
+        say!("missing: {name} of {unit}");
+    }
+    for bad in &report.bad_refs {
+        let place = if bad.quarantined { " (now in store/quarantine)" } else { "" };
+        say!("unreadable record: {}: {}{place}", bad.urn, bad.why);
+    }
+    for path in &report.foreign {
+        say!("not of the store, left alone: {}", path.display());
+    }
+}
+
+fn repair(store: &Store, as_json: bool) -> Result<u8, Quit> {
+    let report = store.repair(&INTERNAL)?;
+    let code = if report.is_sound() { 0 } else { 3 };
+    if as_json {
+        say!("{}", json!(report));
+        return Ok(code);
+    }
+    print_found(&report.found);
+    for hash in &report.healed {
+        say!("healed: object {hash}, from its copy in runs/");
+    }
+    for unit in &report.marked {
+        say!("marked to be made again: {unit}");
+    }
+    for dir in &report.laid_out {
+        say!("laid out again: {}", dir.display());
+    }
+    if report.temporaries > 0 {
+        say!("removed: {} half-written files of killed processes", report.temporaries);
+    }
+    let again = report.marked.len() + report.found.bad_refs.len();
+    say!(
+        "{} objects checked, {} healed, {again} units to make again",
+        report.found.checked,
+        report.healed.len()
+    );
+    if code != 0 {
+        say!("records of another version are left: use the version that wrote them, or `artifacts rm` there");
+    } else if again > 0 {
+        say!("run the sweep again: it makes them anew, and nothing else");
+    } else {
+        say!("the store is sound");
+    }
+    Ok(code)
+}
+
+fn collect(store: &Store, ttl: Duration, dry_run: bool, as_json: bool) -> Result<u8, Quit> {
+    let report = store.collect(ttl, dry_run, SystemTime::now())?;
+    if as_json {
+        say!("{}", json!(report));
+        return Ok(0);
+    }
+    let would = if dry_run { "would remove" } else { "removed" };
+    for (what, freed) in [
+        ("objects that nothing names", report.objects),
+        ("damaged files put aside", report.quarantined),
+        ("half-written files", report.temporaries),
+        ("files of checkpoints", report.checkpoints),
+    ] {
+        if freed.files > 0 {
+            say!("{would}: {} {what} ({})", freed.files, size(freed.bytes));
+        }
+    }
+    for other in &report.beside {
+        say!("in use by {other}: what it may need is kept");
+    }
+    let Freed { files, bytes } = report.kept;
+    if files > 0 {
+        say!("kept as too young or in use: {files} more ({})", size(bytes));
+    }
+    let freed = if dry_run { "would be freed" } else { "freed" };
+    say!("{} {freed}", size(report.bytes));
+    Ok(0)
+}
+
+/// `lambda-hat-mpi artifacts … --root …`, to be copied.
+fn command(store: &Store, what: &str) -> String {
+    format!("lambda-hat-mpi artifacts {what} --root {}", store.root().display())
 }
 
 fn remove(store: &Store, what: &[String], as_json: bool) -> Result<u8, Quit> {

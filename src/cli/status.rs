@@ -91,10 +91,13 @@ fn print(status: &Status) {
         status.runs_failed
     );
     if running && age > SILENT {
-        say!("{}", note(&format!(
-            "no sign for {}: the job is gone, or its disk is slow; the same command goes on from what is saved",
-            seconds(age)
-        )));
+        say!(
+            "{}",
+            note(&format!(
+                "no sign for {}: the job is gone, or its disk is slow; the same command goes on from what is saved",
+                seconds(age)
+            ))
+        );
     }
     if !running {
         return;

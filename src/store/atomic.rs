@@ -4,15 +4,12 @@
 //! and the directory is flushed too: after a crash there is the old file or the new one. Append-only
 //! files grow by whole lines, and a line that a crash cut short is dropped when they are opened.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
-
-/// How temporary names begin; no checked name begins with a dot.
-pub(super) const TEMPORARY: &str = ".tmp-";
+use super::disk::{self, Output, Temporary};
 
 /// Makes `path` and what is missing above it, durably.
 pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
@@ -22,7 +19,7 @@ pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         make_dir(parent)?;
     }
-    match fs::create_dir(path) {
+    match disk::make_dir(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(e) => Err(StoreError::io("make the directory", path)(e)),
         Ok(()) => path.parent().map_or(Ok(()), sync_dir),
@@ -31,7 +28,7 @@ pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
 
 /// Flushes a directory's entries to the disk.
 pub(super) fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(StoreError::io("flush the directory", path))
+    disk::sync_dir(path).map_err(StoreError::io("flush the directory", path))
 }
 
 /// Puts a file at `path` with the content that `fill` writes, replacing what was there. `mode` is
@@ -39,18 +36,14 @@ pub(super) fn sync_dir(path: &Path) -> Result<(), StoreError> {
 pub(super) fn write_file(
     path: &Path,
     mode: u32,
-    fill: impl FnOnce(&mut File) -> io::Result<()>,
+    fill: impl FnOnce(&mut Output<'_>) -> io::Result<()>,
 ) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     make_dir(dir)?;
     let write = || -> io::Result<()> {
-        let mut temporary = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .permissions(Permissions::from_mode(mode))
-            .tempfile_in(dir)?;
-        fill(temporary.as_file_mut())?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(path).map(drop).map_err(|refused| refused.error)
+        let temporary = Temporary::create(dir, mode)?;
+        fill(&mut temporary.output())?;
+        temporary.persist(path)
     };
     write().map_err(StoreError::io("write", path))?;
     sync_dir(dir)
@@ -61,9 +54,9 @@ pub(super) fn write_volatile(path: &Path, bytes: &[u8]) -> Result<(), StoreError
     let dir = path.parent().unwrap_or(Path::new("."));
     make_dir(dir)?;
     let write = || -> io::Result<()> {
-        let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
-        temporary.as_file_mut().write_all(bytes)?;
-        temporary.persist(path).map(drop).map_err(|refused| refused.error)
+        let temporary = Temporary::create(dir, 0o644)?;
+        temporary.output().write_all(bytes)?;
+        temporary.persist_unflushed(path)
     };
     write().map_err(StoreError::io("write", path))
 }
@@ -73,7 +66,7 @@ pub(super) fn write_bytes(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), St
     if same_length(path, bytes.len()) && fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
-    write_file(path, mode, |file| file.write_all(bytes))
+    write_file(path, mode, |file| file.write_all(bytes)).map_err(|e| e.needing(bytes.len() as u64))
 }
 
 /// Is `path` a regular file of this length?
@@ -90,8 +83,8 @@ pub(super) fn sweep_temporaries(dir: &Path) -> Result<usize, StoreError> {
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_dir {
             removed += sweep_temporaries(&entry.path())?;
-        } else if name.to_string_lossy().starts_with(TEMPORARY) {
-            fs::remove_file(entry.path()).map_err(StoreError::io("remove", &entry.path()))?;
+        } else if disk::owner(&name.to_string_lossy()).is_some() {
+            disk::remove(&entry.path()).map_err(StoreError::io("remove", &entry.path()))?;
             removed += 1;
         }
     }
@@ -123,8 +116,8 @@ impl Appender {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         make_dir(path.parent().unwrap_or(Path::new(".")))?;
         let open = || -> io::Result<File> {
-            let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-            let torn = locked(&file, || cut_torn_tail(&file))?;
+            let file = disk::open_append(path)?;
+            let torn = locked(&file, || cut_torn_tail(&file, path))?;
             if torn > 0 {
                 log::warn!("{}: cut {torn} bytes of an unfinished line", path.display());
             }
@@ -142,14 +135,14 @@ impl Appender {
         let file = &self.file;
         let write = || -> io::Result<()> {
             let before = file.metadata()?.len();
-            let mut writer = file;
-            writer.write_all(&bytes).inspect_err(|_| {
+            Output { file, path: &self.path }.write_all(&bytes).inspect_err(|_| {
                 // What a full disk took of the line would spoil the next one.
-                file.set_len(before).ok();
+                disk::cut(file, &self.path, before).ok();
             })?;
-            file.sync_data()
+            disk::sync(file, &self.path)
         };
-        locked(file, write).map_err(StoreError::io("append to", &self.path))
+        let appended = locked(file, write).map_err(StoreError::io("append to", &self.path));
+        appended.map_err(|e| e.needing(bytes.len() as u64))
     }
 }
 
@@ -164,7 +157,7 @@ fn locked<T>(file: &File, work: impl FnOnce() -> io::Result<T>) -> io::Result<T>
 }
 
 /// Cuts what follows the last line end; returns its length.
-fn cut_torn_tail(mut file: &File) -> io::Result<u64> {
+fn cut_torn_tail(mut file: &File, path: &Path) -> io::Result<u64> {
     const BLOCK: u64 = 4096;
     let length = file.metadata()?.len();
     let mut keep = 0;
@@ -181,8 +174,8 @@ fn cut_torn_tail(mut file: &File) -> io::Result<u64> {
         end = start;
     }
     if keep < length {
-        file.set_len(keep)?;
-        file.sync_all()?;
+        disk::cut(file, path, keep)?;
+        disk::sync(file, path)?;
     }
     Ok(length - keep)
 }

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::atomic::{entries, write_file, write_volatile};
+use super::disk;
 use super::{Hash, Store, StoreError, check_name};
 
 const MAGIC: &[u8; 8] = b"LHCKPT01";
@@ -110,7 +111,7 @@ pub fn kept(dir: &Path, owner: &Hash, context: &str) -> Result<Vec<Kept>, StoreE
 /// [`StoreError`] where the disk refuses it.
 pub fn let_go(dir: &Path, owner: &Hash) -> Result<(), StoreError> {
     let path = dir.join(owner.to_string());
-    match fs::remove_dir_all(&path) {
+    match disk::remove_tree(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", &path)(e)),
         _ => Ok(()),
     }

@@ -8,7 +8,7 @@
 //! store/refs/<kind>/<64 hex>.json    the only index: configuration, object hashes, status, when
 //! store/checkpoints/<64 hex>/        what unfinished runs and targets have left
 //! store/quarantine/                  damaged objects and refs, for whoever wants to look
-//! store/locks/  store/lock           units being worked on; the root itself
+//! store/locks/  store/lock           who has the root open, units being worked on; the root itself
 //! runs/ results/ logs/               derived: copies for people, rebuilt from the two above
 //! ```
 //!
@@ -24,26 +24,37 @@
 mod atomic;
 mod catalog;
 mod checkpoints;
+#[cfg(test)]
+mod crash;
+mod disk;
 mod error;
+#[cfg(test)]
+mod faults;
+mod gc;
 mod hash;
 mod lock;
 mod objects;
 mod refs;
 mod remove;
+mod repair;
+mod sign;
 mod tree;
 mod verify;
 
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 pub use atomic::Appender;
 pub use catalog::Row;
 pub use checkpoints::{Kept, keep, kept, let_go};
-pub use error::StoreError;
+pub use error::{StoreError, size};
+pub use gc::{Collected, Freed};
 pub use hash::{Hash, parse_urn, urn};
 pub use lock::Guard;
 pub use objects::ObjectState;
 pub use refs::{RUN, Ref, Status, TARGET};
 pub use remove::Removed;
+pub use repair::Repaired;
 pub use tree::{build_log, experiment_manifest, results_path, run_log};
 pub use verify::{Unreadable, VerifyReport};
 
@@ -53,6 +64,8 @@ pub use verify::{Unreadable, VerifyReport};
 pub struct Store {
     root: PathBuf,
     lock: lock::RootLock,
+    /// Temporary files that were removed when it was opened.
+    swept: usize,
 }
 
 impl Store {
@@ -62,9 +75,7 @@ impl Store {
     /// [`StoreError::Locked`] while someone holds the root alone; [`StoreError::Io`] where the
     /// root cannot be written.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let root = Self::prepare(root)?;
-        let lock = lock::RootLock::shared(&root, &root.join("store/lock"), &root.join("store/locks"))?;
-        Ok(Self { root, lock })
+        Self::take(root, false)
     }
 
     /// Opens the store under `root` for one process alone, which deleting needs. Temporary files
@@ -73,12 +84,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Locked`], naming every holder, while anyone has the root open.
     pub fn open_exclusive(root: &Path) -> Result<Self, StoreError> {
+        let mut store = Self::take(root, true)?;
+        store.swept = store.sweep_temporaries()?;
+        store.lock.tidy()?;
+        Ok(store)
+    }
+
+    fn take(root: &Path, alone: bool) -> Result<Self, StoreError> {
         let root = Self::prepare(root)?;
-        let lock = lock::RootLock::exclusive(&root, &root.join("store/lock"), &root.join("store/locks"))?;
-        for dir in ["store", "runs", "results"] {
-            atomic::sweep_temporaries(&root.join(dir))?;
-        }
-        Ok(Self { root, lock })
+        let lock = lock::RootLock::take(&root, alone, SystemTime::now())?;
+        Ok(Self { root, lock, swept: 0 })
     }
 
     fn prepare(root: &Path) -> Result<PathBuf, StoreError> {
@@ -105,8 +120,18 @@ impl Store {
     /// [`StoreError::Locked`], naming process and host, while someone else holds it.
     pub fn lock_unit(&self, kind: &str, id: &Hash) -> Result<Guard, StoreError> {
         check_name(kind)?;
-        let path = self.root.join(format!("store/locks/{kind}-{id}.lock"));
-        lock::take(&path, &format!("{kind} {}", id.short(12)))
+        let what = format!("{kind} {} in {}", id.short(12), self.root.display());
+        self.lock.take_unit(&format!("{kind}-{id}.lock"), &what, SystemTime::now())
+    }
+
+    /// Removes temporary files that killed processes left; returns how many. Only for a root that
+    /// no one else uses.
+    fn sweep_temporaries(&self) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        for dir in TREES {
+            removed += atomic::sweep_temporaries(&self.root.join(dir))?;
+        }
+        Ok(removed)
     }
 
     /// Deleting needs the root alone: another sweep may be about to name what no ref names yet.
@@ -117,6 +142,9 @@ impl Store {
         Err(StoreError::NeedsExclusive { root: self.root.clone() })
     }
 }
+
+/// Directories below the root that files are written in.
+const TREES: [&str; 4] = ["store", "runs", "results", "logs"];
 
 /// Longest name that a user may choose.
 const NAME: usize = 64;

@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::atomic::{entries, make_dir, write_file};
-use super::{Hash, Ref, Store, StoreError};
+use super::atomic::{entries, make_dir, sync_dir, write_file};
+use super::{Hash, Ref, Store, StoreError, disk};
 
 /// Objects are read-only for everyone: they never change.
 const OBJECT_MODE: u32 = 0o444;
@@ -38,12 +38,27 @@ impl Store {
         let hash = Hash::of(bytes);
         let path = self.object_path(&hash);
         match fs::read(&path) {
-            Ok(old) if old == bytes => return Ok(hash),
+            // Touched, it counts as new for a `gc` that runs beside.
+            Ok(old) if old == bytes => {
+                if self.touch_object(&path)? {
+                    return Ok(hash);
+                }
+            }
             Ok(_) => log::warn!("object {hash} was damaged and has been replaced"),
             Err(_) => {}
         }
         write_file(&path, OBJECT_MODE, |file| file.write_all(bytes))?;
         Ok(hash)
+    }
+
+    /// Says that an object is wanted again; `false` if it has gone meanwhile, or is another user's.
+    fn touch_object(&self, path: &Path) -> Result<bool, StoreError> {
+        let _kept = self.lock_collection(true)?;
+        match disk::touch(path) {
+            Ok(()) => Ok(true),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Ok(false),
+            Err(e) => Err(StoreError::io("touch", path)(e)),
+        }
     }
 
     /// An object's bytes, checked against its name.
@@ -99,7 +114,11 @@ impl Store {
         let dir = self.root().join("store/quarantine");
         make_dir(&dir)?;
         let place = dir.join(name);
-        fs::rename(path, &place).map_err(StoreError::io("quarantine", path))?;
+        // From now on it is kept as long as the next `gc` says; that it lies there matters more.
+        disk::touch(path).ok();
+        disk::rename(path, &place).map_err(StoreError::io("quarantine", path))?;
+        sync_dir(&dir)?;
+        path.parent().map_or(Ok(()), sync_dir)?;
         Ok(place)
     }
 
@@ -112,8 +131,12 @@ impl Store {
                 continue;
             }
             for entry in entries(&group.path())? {
-                let name =
-                    format!("{}{}", group.file_name().to_string_lossy(), entry.file_name().to_string_lossy());
+                let file = entry.file_name().to_string_lossy().into_owned();
+                if disk::owner(&file).is_some() {
+                    // Half-written, by a process that lives or one that is gone.
+                    continue;
+                }
+                let name = format!("{}{file}", group.file_name().to_string_lossy());
                 match name.parse() {
                     Ok(hash) if self.object_path(&hash) == entry.path() => objects.push(hash),
                     _ => foreign.push(entry.path()),

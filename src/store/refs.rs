@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::atomic::{entries, sync_dir, write_bytes};
-use super::{Hash, Store, StoreError, check_name, check_relative, urn};
+use super::{Hash, Store, StoreError, check_name, check_relative, disk, urn};
 
 /// Kind of the refs of targets.
 pub const TARGET: &str = "target";
@@ -141,7 +141,7 @@ impl Store {
     pub fn remove_ref(&self, kind: &str, id: &Hash) -> Result<bool, StoreError> {
         check_name(kind)?;
         let path = self.ref_path(kind, id);
-        match fs::remove_file(&path) {
+        match disk::remove(&path) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(StoreError::io("remove", &path)(e)),
@@ -177,6 +177,21 @@ impl Store {
         let lists =
             self.ref_kinds()?.iter().map(|kind| self.list_refs(kind)).collect::<Result<Vec<_>, _>>()?;
         Ok(lists.into_iter().flatten().collect())
+    }
+
+    /// All refs of all kinds that can be read; the others are left alone.
+    pub(super) fn readable_refs(&self) -> Result<Vec<Ref>, StoreError> {
+        let mut units = Vec::new();
+        for kind in self.ref_kinds()? {
+            for id in self.ref_ids(&kind)? {
+                match inspect(&self.ref_path(&kind, &id), &kind, &id) {
+                    Ok(Found::Good(unit)) => units.push(*unit),
+                    Err(e @ StoreError::Io { .. }) => return Err(e),
+                    _ => {}
+                }
+            }
+        }
+        Ok(units)
     }
 }
 

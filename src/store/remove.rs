@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::atomic::sync_dir;
-use super::{Hash, Ref, Store, StoreError, parse_urn};
+use super::{Hash, Ref, Store, StoreError, disk, parse_urn};
 
 /// Shortest beginning of an id that is taken for one.
 const PREFIX: usize = 4;
@@ -79,7 +79,14 @@ impl Store {
     pub fn remove(&self, what: &str) -> Result<Removed, StoreError> {
         self.need_exclusive()?;
         let units = self.all_refs()?;
-        let chosen = self.choose(&units, what)?;
+        let chosen = match self.choose(&units, what) {
+            Err(e @ StoreError::NotFound { .. }) => {
+                // It may have been removed by a process that was killed before it came to the listings.
+                self.rebuild_catalog()?;
+                return Err(e);
+            }
+            chosen => chosen?,
+        };
         let inside = |unit: &Ref| match (&unit.dir, &chosen.dir) {
             (Some(dir), Some(chosen_dir)) => dir.starts_with(chosen_dir) && dir != chosen_dir,
             _ => false,
@@ -87,17 +94,18 @@ impl Store {
         let (doomed, kept): (Vec<&Ref>, Vec<&Ref>) =
             units.iter().partition(|unit| std::ptr::eq(*unit, chosen) || inside(unit));
         let mut removed = Removed::default();
-        // Refs first: if this stops half-way, what is left is rubbish, not a ref to nothing. Runs
-        // before their target, so that a repetition still finds it.
-        let others = doomed.iter().filter(|unit| !std::ptr::eq(**unit, chosen));
-        for unit in others.chain([&chosen]) {
-            self.remove_ref(&unit.kind, &unit.id)?;
-            removed.units.insert(0, unit.urn());
-        }
+        // The directory first: if this stops half-way, it is laid out again, or the repetition goes on.
+        // Then refs, before their objects: what is left is rubbish, which `gc` finds, not a ref to
+        // nothing. Runs before their target, so that a repetition still finds it.
         if let Some(dir) = &chosen.dir
             && remove_dir(&self.at(dir))?
         {
             removed.dirs.push(dir.clone());
+        }
+        let others = doomed.iter().filter(|unit| !std::ptr::eq(**unit, chosen));
+        for unit in others.chain([&chosen]) {
+            self.remove_ref(&unit.kind, &unit.id)?;
+            removed.units.insert(0, unit.urn());
         }
         let objects = |units: &[&Ref]| -> BTreeSet<Hash> {
             units.iter().flat_map(|unit| unit.objects.values().copied()).collect()
@@ -105,7 +113,7 @@ impl Store {
         for hash in objects(&doomed).difference(&objects(&kept)) {
             let path = self.object_path(hash);
             let Ok(size) = fs::metadata(&path).map(|m| m.len()) else { continue };
-            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+            disk::remove(&path).map_err(StoreError::io("remove", &path))?;
             removed.objects.push(*hash);
             removed.bytes += size;
         }
@@ -116,7 +124,7 @@ impl Store {
 
 /// Removes a directory and all in it; was it there?
 fn remove_dir(path: &Path) -> Result<bool, StoreError> {
-    match fs::remove_dir_all(path) {
+    match disk::remove_tree(path) {
         Ok(()) => path.parent().map_or(Ok(()), sync_dir).map(|()| true),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(StoreError::io("remove", path)(e)),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::refs::{Found, inspect};
-use super::{Hash, ObjectState, Store, StoreError, urn};
+use super::{Hash, ObjectState, Ref, Status, Store, StoreError, urn};
 
 /// What a full check found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -17,6 +17,9 @@ pub struct VerifyReport {
     pub damaged: Vec<Hash>,
     /// What refs name and the store lacks, the damaged included: URN of the unit and name of the file.
     pub missing: Vec<(String, String)>,
+    /// URNs of units that a repair has marked: they lack files, say so, and are made again by the next
+    /// sweep.
+    pub pending: Vec<String>,
     /// Objects that no ref names: left by killed sweeps, or by one that runs now.
     pub orphans: Vec<Hash>,
     /// Refs that cannot be used.
@@ -32,6 +35,8 @@ pub struct Unreadable {
     pub urn: String,
     /// What is wrong with it.
     pub why: String,
+    /// Was it damaged, and is now in `store/quarantine/`? Else it is of another version.
+    pub quarantined: bool,
 }
 
 impl VerifyReport {
@@ -67,20 +72,29 @@ impl Store {
                 match inspect(&path, &kind, &id) {
                     Ok(Found::Nothing) => {}
                     Ok(Found::Good(unit)) => {
-                        for (name, hash) in unit.objects {
+                        let mut missing = Vec::new();
+                        let Ref { objects, status, .. } = *unit;
+                        for (name, hash) in objects {
                             named.insert(hash);
                             // A sweep that runs now may have put it after the listing above.
                             if !intact.contains(&hash) && self.check(&hash)? != ObjectState::Intact {
-                                report.missing.push((urn.clone(), name));
+                                missing.push((urn.clone(), name));
                             }
+                        }
+                        match status {
+                            Status::Done => report.missing.append(&mut missing),
+                            Status::Failed { .. } if !missing.is_empty() => report.pending.push(urn),
+                            Status::Failed { .. } => {}
                         }
                     }
                     Ok(Found::Damaged(why)) => {
                         self.quarantine(&path, &format!("{kind}-{id}.json"))?;
-                        report.bad_refs.push(Unreadable { urn, why });
+                        report.bad_refs.push(Unreadable { urn, why, quarantined: true });
                     }
                     Err(e @ StoreError::Io { .. }) => return Err(e),
-                    Err(e) => report.bad_refs.push(Unreadable { urn, why: e.to_string() }),
+                    Err(e) => {
+                        report.bad_refs.push(Unreadable { urn, why: e.to_string(), quarantined: false });
+                    }
                 }
             }
         }
@@ -92,7 +106,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{RUN, Ref, Status};
+    use crate::store::RUN;
     use serde_json::Value;
     use std::fs;
 

@@ -18,7 +18,7 @@ use crate::store::{Hash, RUN, Ref, Status, Store, StoreError, TARGET, build_log,
 use crate::target::{Exact, ExternalArrays, Target, Tensor, layers};
 
 /// Objects that stay in the store and are not laid out in the `runs/` tree.
-const INTERNAL: [&str; 2] = ["build.json", "state.bin"];
+pub const INTERNAL: [&str; 2] = ["build.json", "state.bin"];
 
 /// When, where, and by what something was made: everything that is no content.
 #[derive(Clone, Debug, Serialize)]
@@ -311,11 +311,7 @@ pub fn log_build(
 }
 
 /// The log of a run, relative to the root.
-pub fn run_log_path(
-    store: &Store,
-    run: &PlannedRun,
-    target: &PlannedTarget,
-) -> Result<PathBuf, SweepError> {
+pub fn run_log_path(store: &Store, run: &PlannedRun, target: &PlannedTarget) -> Result<PathBuf, SweepError> {
     Ok(run_log(&run_dir(store, run, target)?))
 }
 

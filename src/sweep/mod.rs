@@ -26,7 +26,7 @@ mod writer;
 
 use std::path::PathBuf;
 
-pub use files::read_analysis;
+pub use files::{INTERNAL, read_analysis};
 pub use manager::{Options, SlotStatus, Status, dismiss, run, status_path};
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use report::{Interruption, Observer, Progress, RunReport, RunState, Summary};

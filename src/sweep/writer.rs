@@ -15,7 +15,7 @@ use super::unit::Failure;
 use super::{SweepError, context, finish};
 use crate::config::Id;
 use crate::sampler::{Adapted, ChainOutcome};
-use crate::store::{self, Hash, RUN, Ref, Status, Store, TARGET};
+use crate::store::{self, Hash, RUN, Ref, Store, TARGET};
 use crate::target::Target;
 
 /// Jobs that may wait; a manager with more keeps them itself.
@@ -255,12 +255,10 @@ impl Desk {
         Ok(())
     }
 
-    /// What is made again must have the recorded content: same configuration, same bits.
+    /// What is made again must have the recorded content: same configuration, same bits. (Of what
+    /// failed, no content is recorded, but for what a repair has marked to be made again.)
     fn same_as_before(&self, new: &Ref) -> Result<Result<(), Failure>, SweepError> {
         let Some(old) = self.store.read_ref(&new.kind, &new.id)? else { return Ok(Ok(())) };
-        if !matches!(old.status, Status::Done) {
-            return Ok(Ok(()));
-        }
         for (name, hash) in &old.objects {
             if new.objects.get(name).is_some_and(|h| h != hash) {
                 let reason = format!(
