@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::SweepError;
 use super::finish::Finished;
 use super::plan::{PlannedRun, PlannedTarget};
+use super::ranks::{Launch, RankPlace};
 use super::unit::Failure;
 use crate::config::{Dtype, Id, PosteriorSpec, Problem};
 use crate::device::Arith;
@@ -35,19 +36,22 @@ pub struct Provenance {
     pub launch: String,
     /// Machines that did the work.
     pub hosts: Vec<String>,
+    /// What the ranks on those machines got.
+    pub ranks: Vec<RankPlace>,
     /// Wall seconds of all units together.
     pub seconds: f64,
 }
 
 impl Provenance {
     /// Provenance of work that ends now.
-    pub fn now(launch: &str, seconds: f64, hosts: Vec<String>) -> Self {
+    pub fn now(launch: &Launch, seconds: f64, hosts: Vec<String>) -> Self {
         Self {
             when: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             version: crate::VERSION,
             git_sha: crate::GIT_SHA,
             arithmetic: Arith::current().name(),
-            launch: launch.to_owned(),
+            launch: launch.by.clone(),
+            ranks: launch.on(&hosts),
             hosts,
             seconds,
         }

@@ -133,6 +133,8 @@ pub enum ToManager {
         slots: usize,
         /// Host name.
         host: String,
+        /// Its number on that host.
+        node_rank: usize,
     },
     /// A unit has ended.
     Done {

@@ -16,7 +16,9 @@ pub fn work(comm: &mut dyn Comm, slots: usize, arith: Arith) -> Result<(), Sweep
     let pool = SlotPool::start(slots, move |done| {
         let _ = report.send(done);
     })?;
-    let up = ToManager::Up { arith: arith.name().to_owned(), slots: pool.len(), host: host_name() };
+    let (node_rank, _) = comm.node_local();
+    let up =
+        ToManager::Up { arith: arith.name().to_owned(), slots: pool.len(), host: host_name(), node_rank };
     comm.send(MANAGER, &postcard::to_stdvec(&up)?)?;
     let mut pause = Backoff::new();
     loop {

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use super::files::{self, Provenance};
 use super::plan::Plan;
+use super::ranks::Launch;
 use super::report::RunState;
 use super::unit::Failure;
 use super::{SweepError, finish};
@@ -114,7 +115,7 @@ impl Writer {
     pub fn start<F>(
         plan: Arc<Plan>,
         store: Arc<Store>,
-        launch: String,
+        launch: Launch,
         report: F,
     ) -> Result<(Self, SyncSender<Job>), SweepError>
     where
@@ -139,7 +140,7 @@ impl Writer {
 struct Desk {
     plan: Arc<Plan>,
     store: Arc<Store>,
-    launch: String,
+    launch: Launch,
 }
 
 impl Desk {
