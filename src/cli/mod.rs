@@ -21,6 +21,7 @@ mod artifacts;
 mod info;
 mod progress;
 mod run;
+mod slurm;
 mod table;
 
 use std::process::ExitCode;
@@ -65,6 +66,12 @@ impl From<crate::store::StoreError> for Quit {
     }
 }
 
+impl From<crate::launch::LaunchError> for Quit {
+    fn from(e: crate::launch::LaunchError) -> Self {
+        Quit::Environment(e.to_string())
+    }
+}
+
 impl From<crate::comm::CommError> for Quit {
     fn from(e: crate::comm::CommError) -> Self {
         Quit::Environment(e.to_string())
@@ -85,6 +92,7 @@ pub fn main() -> ExitCode {
             }
             run::run(run)
         }
+        Some(Command::Slurm(args)) => slurm::run(args),
         Some(Command::Artifacts(args)) => artifacts::run(args),
         Some(Command::Schema) => info::schema(),
         Some(Command::Info) => info::info(),
