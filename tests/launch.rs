@@ -122,7 +122,7 @@ fn nothing_is_rendered_or_submitted_from_what_is_wrong() {
             (vec!["--card", "good.yaml", &tiny, "--set", "postrior.gamma=5"], "did you mean posterior?"),
             (vec!["--card", "good.yaml", &tiny, "--root", "a\nb"], "does not fit into a job script"),
             (vec!["--card", "config/local.yaml", &tiny], "the card of one machine"),
-            (vec!["--card", "good.yaml", &tiny, "--dry-run"], "--dry-run is for `run`"),
+            (vec!["--card", "good.yaml", &tiny, "--dry-run"], "--dry-run is for a sweep that runs here"),
         ] {
             let args: Vec<&str> = ["slurm", what].into_iter().chain(args).collect();
             let ran = inside(root, &args);
@@ -205,6 +205,47 @@ fn scripts_of_other_launchers_are_sound_and_mpirun_runs() {
     assert!(ran.err.contains("rank 2 on "), "{}", ran.err);
     assert_eq!(lambda_hat(alone.path(), &[&tiny(), "-q"]).code, 0);
     assert_eq!(deterministic_files(root.path()), deterministic_files(alone.path()));
+}
+
+/// The script of a PBS job without PBS: only `qrerun` and the program are stand-ins.
+#[test]
+fn a_pbs_job_stops_before_its_limit_and_queues_itself_again() {
+    if cfg!(not(feature = "mpi")) {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = temp();
+    let stand_in = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, format!("#!/bin/bash\n{text}\n")).expect("writable");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        path
+    };
+    stand_in("qrerun", "echo \"qrerun <$*>\"");
+    let fake = stand_in(
+        "fake",
+        "trap '[ \"$OMPI_COMM_WORLD_RANK\" = 0 ] && exit 75; exit 0' USR1\necho \"argument <$*>\"\n\
+         while :; do sleep 0.05; done",
+    );
+    let path = std::env::var("PATH").unwrap_or_default();
+    let ran: Ran = Command::new("bash")
+        .arg(repository("scripts/pbs.sh"))
+        .env("PATH", format!("{}:{path}", dir.path().display()))
+        .env("PBS_O_WORKDIR", dir.path())
+        .env("PBS_JOBID", "7.server")
+        .env("PBS_WALLTIME", "4")
+        .env("FILE", "/a/b.yaml")
+        .env("OPTIONS", "--root /r -v")
+        .env("LAMBDA_HAT_PROGRAM", fake)
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        .env("OMPI_MCA_plm_rsh_agent", "/bin/false")
+        .output()
+        .expect("bash starts")
+        .into();
+    assert_eq!(ran.code, 75, "{ran:?}");
+    assert!(ran.out.contains("argument <run /a/b.yaml --root /r -v>"), "{}", ran.out);
+    assert!(ran.out.contains("qrerun <7.server>"), "{}", ran.out);
 }
 
 #[test]

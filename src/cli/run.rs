@@ -24,7 +24,8 @@ const MOST_SLOTS: usize = 8;
 /// Runs the sweep; the exit code is 0, or 1 when a run failed (or, with `--strict`, is in doubt).
 pub fn run(args: RunArgs) -> Result<u8, Quit> {
     start_log(&args.common);
-    let card = match args.parsl_card.as_deref().map(launch::find) {
+    // The plan of a sweep is the same wherever it runs.
+    let card = match args.parsl_card.as_deref().filter(|_| !args.dry_run).map(launch::find) {
         Some((Card::Slurm(_), _)) => return submit_instead(&args),
         Some((Card::Local(path), notice)) => {
             log::warn!("{}", notice.unwrap_or_else(|| format!("{} is read", path.display())));

@@ -13,7 +13,6 @@ pub fn run(args: SlurmArgs) -> Result<u8, Quit> {
     match args.command {
         SlurmCommand::Render(args) => {
             start_log(&args.run.common);
-            // Each line of it stands as it is: no reader is there to go away.
             say!("{}", script(&args.card, &args.run)?.trim_end());
         }
         SlurmCommand::Submit(args) => {
@@ -39,7 +38,7 @@ fn script(card: &Path, args: &RunArgs) -> Result<String, Quit> {
     for (given, name) in [(args.dry_run, "--dry-run"), (args.local, "--local")] {
         if given {
             return Err(Quit::Usage(format!(
-                "{name} is for `run`; `slurm render` prints a job and runs nothing"
+                "{name} is for a sweep that runs here; `slurm render` prints a job and runs nothing"
             )));
         }
     }

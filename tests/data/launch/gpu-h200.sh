@@ -59,10 +59,12 @@ state=$(squeue -h -j "$SLURM_JOB_ID" -o %T)
 if [ "$requeue" != yes ]; then
   say "interrupted; what is done is kept: submit it again to do the rest"
 elif [ "$state" != RUNNING ] && [ "$(date +%s)" -lt "${SLURM_JOB_END_TIME:-0}" ]; then
-  # Ended before its time: a cancelled job that queued itself again could never be cancelled.
-  say "cancelled; what is done is kept: submit it again to do the rest"
+  # Ended before its time: a cancelled job that queued itself again could never be cancelled, and one that SLURM
+  # preempts is SLURM's to requeue.
+  say "cancelled or preempted; what is done is kept: submit it again to do the rest"
 elif [ "$restarts" -ge "$max_requeues" ]; then
-  say "interrupted for the last of $max_requeues requeues: is a walltime long enough to get anywhere?"
+  say "interrupted once more after $max_requeues requeues, the most that its card allows; what is done is kept:" \
+    "is the walltime long enough to get anywhere?"
 else
   say "interrupted; queues itself again, requeue $((restarts + 1))"
   scontrol requeue "$SLURM_JOB_ID"
