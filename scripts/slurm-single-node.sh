@@ -6,7 +6,7 @@
 #   scripts/slurm-single-node.sh down                   ends it and its jobs, and removes the directory
 #   scripts/slurm-single-node.sh install                installs slurm-wlm and munge, where they are not (apt-get, root)
 #
-# `up` installs too, unless LAMBDA_HAT_SLURM_INSTALL=no. Exit code 77: SLURM cannot be had here.
+# `up` installs too, unless LAMBDA_HAT_SLURM_INSTALL=no. Exit code 77: SLURM cannot be had here; 3: it does not start.
 set -euo pipefail
 
 home=${LAMBDA_HAT_SLURM_DIR:-/tmp/lambda-hat-slurm-$(id -u)}
@@ -16,6 +16,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 say() { printf 'slurm-single-node: %s\n' "$*" >&2; }
 skip() { say "$*"; exit 77; }
+fail() { say "$*"; exit 3; }
 
 running() { [ -s "$home/$1.pid" ] && kill -0 "$(cat "$home/$1.pid")" 2>/dev/null; }
 
@@ -86,15 +87,15 @@ up() {
     # --force: below /tmp, whose permissions munge would rather not have.
     munged --force --key-file="$home/munge.key" --socket="$home/munge.socket" --pid-file="$home/munged.pid" \
       --log-file="$home/munged.log" --seed-file="$home/munge.seed" 2>>"$home/munged.err" ||
-      skip "munged does not start: $(tail -n 1 "$home/munged.err")"
+      fail "munged does not start: $(tail -n 1 "$home/munged.err")"
   fi
   running slurmctld || configure "$cpus"
   export SLURM_CONF=$conf
-  running slurmctld || slurmctld -c -f "$conf" || skip "slurmctld does not start: see $home/slurmctld.log"
-  running slurmd || slurmd -f "$conf" || skip "slurmd does not start: see $home/slurmd.log"
+  running slurmctld || slurmctld -c -f "$conf" || fail "slurmctld does not start: see $home/slurmctld.log"
+  running slurmd || slurmd -f "$conf" || fail "slurmd does not start: see $home/slurmd.log"
   until sinfo -h -o %T 2>/dev/null | grep -qE '^(idle|mixed|allocated)$'; do
     tries=$((tries + 1))
-    [ $tries -le 100 ] || skip "the node does not come up: see $home/slurmctld.log and $home/slurmd.log"
+    [ $tries -le 100 ] || fail "the node does not come up: see $home/slurmctld.log and $home/slurmd.log"
     sleep 0.1
   done
   printf 'export SLURM_CONF=%q\n' "$conf"

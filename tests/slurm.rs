@@ -230,7 +230,7 @@ while :; do sleep 0.05; done
     let job = slurm.submit(&args, Some(until_told));
     slurm.hear(&job, "rank 3 waits");
     slurm.run("scancel", &[&job]);
-    slurm.hear(&job, "cancelled; what is done is kept");
+    slurm.hear(&job, "cancelled or preempted; what is done is kept");
     assert_eq!(slurm.wait_for(&job, &["CANCELLED"]), "CANCELLED");
     assert_eq!(slurm.field(&job, "Restarts"), "0");
 
@@ -248,6 +248,7 @@ while :; do sleep 0.05; done
     let job = slurm.submit(&once, Some("[ $SLURM_PROCID = 0 ] && exit 75; exit 0\n"));
     assert_eq!(slurm.wait_for(&job, &["FAILED", "COMPLETED"]), "FAILED");
     assert_eq!((slurm.field(&job, "Restarts"), slurm.field(&job, "ExitCode")), ("1".into(), "75:0".into()));
+    assert!(slurm.said(&job).contains("once more after 1 requeues"), "{}", slurm.said(&job));
 }
 
 /// Sbatch reads a card's values as they were written.
