@@ -14,6 +14,9 @@ use support::{Ran, deterministic_files, directory_with, lambda_hat, program, rep
 /// Whatever a job does here, it does within this.
 const PATIENCE: Duration = Duration::from_secs(80);
 
+/// After this a node has forgotten a job that was queued again.
+const FORGETTING: Duration = Duration::from_secs(4);
+
 /// A SLURM of one node, and the directory of its jobs.
 struct Slurm {
     dir: tempfile::TempDir,
@@ -95,15 +98,19 @@ impl Slurm {
         fields.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).unwrap_or_default()
     }
 
-    /// Waits until a job is in one of `states`. One that is queued again need not wait its two minutes.
+    /// Waits until a job is in one of `states`. One that is queued again need not wait its two minutes, but the
+    /// node has to have forgotten its first life, or it answers "already killed, do not launch".
     fn wait_for(&self, job: &str, states: &[&str]) -> String {
         let start = Instant::now();
+        let mut queued = None;
         loop {
             let state = self.field(job, "JobState");
             if states.contains(&state.as_str()) {
                 return state;
             }
-            if state == "PENDING" {
+            if state != "PENDING" {
+                queued = None;
+            } else if queued.get_or_insert_with(Instant::now).elapsed() > FORGETTING {
                 self.run("scontrol", &["update", &format!("jobid={job}"), "StartTime=now"]);
             }
             assert!(start.elapsed() < PATIENCE, "job {job} is {state}; it said\n{}", self.said(job));
@@ -247,7 +254,8 @@ while :; do sleep 0.05; done
     let once = [&args[..], &["--set", "max_requeues=1"]].concat();
     let job = slurm.submit(&once, Some("[ $SLURM_PROCID = 0 ] && exit 75; exit 0\n"));
     assert_eq!(slurm.wait_for(&job, &["FAILED", "COMPLETED"]), "FAILED");
-    assert_eq!((slurm.field(&job, "Restarts"), slurm.field(&job, "ExitCode")), ("1".into(), "75:0".into()));
+    let ended = (slurm.field(&job, "Restarts"), slurm.field(&job, "ExitCode"));
+    assert_eq!(ended, ("1".into(), "75:0".into()), "{}", slurm.said(&job));
     assert!(slurm.said(&job).contains("once more after 1 requeues"), "{}", slurm.said(&job));
 }
 
@@ -296,7 +304,8 @@ fn a_sweep_longer_than_its_walltime_ends_with_the_same_bits() {
     slurm.write("card.yaml", "{ ntasks_per_node: 4, walltime: 1, signal_lead: 50 }");
     let root = slurm.dir.path().join("root").display().to_string();
     let job = slurm.submit(&["--card", "card.yaml", &file, "--root", &root], None);
-    assert_eq!(slurm.wait_for(&job, &["COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"]), "COMPLETED");
+    let state = slurm.wait_for(&job, &["COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"]);
+    assert_eq!(state, "COMPLETED", "{}", slurm.said(&job));
     assert_ne!(slurm.field(&job, "Restarts"), "0", "{}", slurm.said(&job));
     assert!(slurm.said(&job).contains("queues itself again, requeue 1"), "{}", slurm.said(&job));
     assert_eq!(deterministic_files(Path::new(&root)), expected);
