@@ -2,7 +2,8 @@
 # Installs what lambda-hat-mpi needs and this machine lacks. Safe to run again: what is there is left alone.
 #
 #   scripts/bootstrap.sh           what building and running needs
-#   scripts/bootstrap.sh --tests   also the Python environment that the tests read our files with
+#   scripts/bootstrap.sh --tests   also what the tests need: the Python environment that reads our files, and a
+#                                  SLURM that is started for a test and ended after it
 #
 # Debian 12 and Ubuntu 22.04 or later. Rust comes from https://rustup.rs and is not installed here.
 set -euo pipefail
@@ -67,5 +68,7 @@ if [ "$tests" = yes ]; then
     .venv/bin/python -m pip install -q --disable-pip-version-check -r tests/python/requirements.txt
     cp tests/python/requirements.txt "$stamp"
   fi
+  # Where there is none to be had the tests that need it are skipped, and say so.
+  scripts/slurm-single-node.sh install || { [ $? = 77 ] && say "no SLURM: its tests will be skipped"; }
 fi
 say "everything needed is here"

@@ -9,6 +9,7 @@ pub mod config;
 pub mod device;
 pub mod diagnostics;
 pub mod io;
+pub mod launch;
 pub mod num;
 pub mod resume;
 pub mod sampler;

@@ -27,6 +27,8 @@ pub enum Command {
     /// The names that older scripts call `run` by
     #[command(hide = true)]
     Workflow(WorkflowArgs),
+    /// Run a sweep as a job of a SLURM cluster
+    Slurm(SlurmArgs),
     /// Look after the store: list, check and mend, clean up, remove
     Artifacts(ArtifactsArgs),
     /// How a sweep stands: units done and running, time left, slots
@@ -107,8 +109,34 @@ pub struct RunArgs {
     /// Exit with 1 when a verdict is `check`
     #[arg(long)]
     pub strict: bool,
+    /// The name that older scripts call `slurm submit --card` by
+    #[arg(long, value_name = "CARD", hide = true)]
+    pub parsl_card: Option<PathBuf>,
     #[command(flatten)]
     pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub struct SlurmArgs {
+    #[command(subcommand)]
+    pub command: SlurmCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SlurmCommand {
+    /// Print the sbatch script; nothing is run. --set reaches the card's keys too: --set walltime=04:00:00
+    Render(CardArgs),
+    /// Hand the script to sbatch and print the job's id. --set as for render
+    Submit(CardArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CardArgs {
+    /// What the job asks the cluster for, such as config/slurm/cpu.yaml
+    #[arg(long, value_name = "CARD")]
+    pub card: PathBuf,
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 #[derive(Debug, Args)]

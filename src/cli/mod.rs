@@ -22,6 +22,7 @@ mod info;
 mod progress;
 mod run;
 mod signals;
+mod slurm;
 mod status;
 mod table;
 
@@ -67,6 +68,12 @@ impl From<crate::store::StoreError> for Quit {
     }
 }
 
+impl From<crate::launch::LaunchError> for Quit {
+    fn from(e: crate::launch::LaunchError) -> Self {
+        Quit::Environment(e.to_string())
+    }
+}
+
 impl From<crate::comm::CommError> for Quit {
     fn from(e: crate::comm::CommError) -> Self {
         Quit::Environment(e.to_string())
@@ -87,6 +94,7 @@ pub fn main() -> ExitCode {
             }
             run::run(run)
         }
+        Some(Command::Slurm(args)) => slurm::run(args),
         Some(Command::Artifacts(args)) => artifacts::run(args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Schema) => info::schema(),

@@ -1,6 +1,6 @@
 //! `run`: the main job.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +16,7 @@ use crate::comm::{self, Comm};
 use crate::config::{self, Experiment, LoadOptions};
 use crate::device::{Arith, fma_peak};
 use crate::diagnostics::Verdict;
+use crate::launch::{self, Card};
 use crate::store::Store;
 use crate::sweep::{self, MANAGER, Plan, RunState, Summary};
 
@@ -28,6 +29,15 @@ const MOST_SLOTS: usize = 8;
 /// Runs the sweep; the exit code is 0, or 1 when a run failed (or, with `--strict`, is in doubt).
 pub fn run(args: RunArgs) -> Result<u8, Quit> {
     start_log(&args.common);
+    // The plan of a sweep is the same wherever it runs.
+    let card = match args.parsl_card.as_deref().filter(|_| !args.dry_run).map(launch::find) {
+        Some((Card::Slurm(_), _)) => return submit_instead(&args),
+        Some((Card::Local(path), notice)) => {
+            log::warn!("{}", notice.unwrap_or_else(|| format!("{} is read", path.display())));
+            Some(path)
+        }
+        None => launch::local_default(Path::new(".")),
+    };
     comm::abort_on_panic();
     if args.dry_run && comm::launched_rank().is_some_and(|rank| rank > 0) {
         // One plan is enough.
@@ -38,7 +48,7 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
     let mut comm = comm::connect(args.local || args.dry_run)?;
     let comm = comm.as_mut();
     if comm.rank() == MANAGER {
-        let End { result, lost_ranks } = manage(&args, comm, signal);
+        let End { result, lost_ranks } = manage(&args, card.as_deref(), comm, signal);
         if lost_ranks {
             // They would be waited for without end.
             complain!("some ranks do not answer: the job is ended from here");
@@ -51,8 +61,7 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
         comm.barrier();
         return result;
     }
-    let slots = slots(&args, true);
-    match sweep::work(comm, slots, args.arith.unwrap_or_else(Arith::best), &signal) {
+    match sweep::work(comm, slots(&args, true), args.arith.unwrap_or_else(Arith::best), &signal) {
         // Only rank 0 reports, and returns a code that is not 0.
         Ok(()) => {
             comm.barrier();
@@ -66,6 +75,13 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
     }
 }
 
+/// `run --parsl-card CARD` is `slurm submit --card CARD`.
+fn submit_instead(args: &RunArgs) -> Result<u8, Quit> {
+    let card = args.parsl_card.as_deref().unwrap_or(Path::new(""));
+    log::warn!("run --parsl-card is read as slurm submit --card {}", card.display());
+    super::slurm::submit(card, args).map(|()| 0)
+}
+
 /// The end of rank 0's part.
 struct End {
     result: Result<u8, Quit>,
@@ -73,10 +89,11 @@ struct End {
 }
 
 /// Rank 0's part. Whatever goes wrong before the sweep, the other ranks are sent home.
-fn manage(args: &RunArgs, comm: &mut dyn Comm, signal: Arc<AtomicUsize>) -> End {
-    let result = match prepare(args) {
-        Ok(Some((plan, store))) => {
-            return match conduct(args, &Arc::new(plan), &Arc::new(store), comm, signal) {
+fn manage(args: &RunArgs, card: Option<&Path>, comm: &mut dyn Comm, signal: Arc<AtomicUsize>) -> End {
+    let slots = local_slots(args, card, comm.size());
+    let result = match slots.and_then(|slots| Ok(prepare(args)?.map(|prepared| (slots, prepared)))) {
+        Ok(Some((slots, (plan, store)))) => {
+            return match conduct(args, slots, &Arc::new(plan), &Arc::new(store), comm, signal) {
                 Ok((code, lost_ranks)) => End { result: Ok(code), lost_ranks },
                 Err(quit) => End { result: Err(quit), lost_ranks: false },
             };
@@ -116,15 +133,23 @@ fn slots(args: &RunArgs, launched: bool) -> usize {
     args.workers.map_or_else(|| if launched { 1 } else { cores() }, usize::from)
 }
 
+/// Worker slots of rank 0. A single process asks the machine's card before it counts cores.
+fn local_slots(args: &RunArgs, card: Option<&Path>, ranks: usize) -> Result<usize, Quit> {
+    let Some(path) = card.filter(|_| ranks == 1) else { return Ok(slots(args, ranks > 1)) };
+    let card = config::load_local_card(path).map_err(|e| Quit::Usage(e.to_string()))?;
+    Ok(card.workers.filter(|_| args.workers.is_none()).unwrap_or_else(|| slots(args, false)))
+}
+
 fn conduct(
     args: &RunArgs,
+    slots: usize,
     plan: &Arc<Plan>,
     store: &Arc<Store>,
     comm: &mut dyn Comm,
     signal: Arc<AtomicUsize>,
 ) -> Result<(u8, bool), Quit> {
     let options = sweep::Options {
-        slots: slots(args, comm.size() > 1),
+        slots,
         arith: args.arith,
         retry_failed: args.retry_failed,
         signal,

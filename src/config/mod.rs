@@ -6,6 +6,7 @@
 //! the typed specification of it. All errors are collected; one is enough to refuse the file.
 
 mod algo;
+mod card;
 mod error;
 mod id;
 mod keys;
@@ -28,9 +29,10 @@ mod vi;
 mod tests;
 
 pub use algo::*;
+pub use card::{LocalCard, SlurmCard, is_card_setting, load_local_card, load_slurm_card};
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
 pub use id::{Id, canonical_json, posterior_json, run_id, stream_id, target_id};
-pub use keys::{KeyDoc, keys};
+pub use keys::{KeyDoc, card_keys, keys};
 pub use network::infer_width;
 pub use resolve::{LoadOptions, load, parse};
 pub use samplers::sampler_names;

@@ -81,6 +81,9 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Choice(names) => json!({"enum": names}),
         Kind::Name => json!({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}),
         Kind::Text(_) => json!({"type": "string", "minLength": 1}),
+        Kind::Line(_) => json!({"type": ["string", "integer"], "minLength": 1}),
+        Kind::Lines(_) => json!({"type": "array", "items": {"type": ["string", "integer"]}}),
+        Kind::Raw(_) => json!({"type": ["string", "array"]}),
         Kind::Ints(low, high, least) => {
             json!({"type": "array", "items": int_schema(*low, *high), "minItems": least})
         }

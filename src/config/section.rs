@@ -156,6 +156,24 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A line of text.
+    pub fn line(&self, name: &str) -> Option<String> {
+        self.value(name, Value::line, |d| match d {
+            Default::Text(text) => Some((*text).to_owned()),
+            _ => None,
+        })
+    }
+
+    /// Lines of text; none when the key is absent.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        let read = |v: &Value| match v {
+            Value::List(items) => items.iter().map(|n| n.value.line()).collect(),
+            Value::Text(text) => Some(text.lines().map(str::to_owned).collect()),
+            _ => None,
+        };
+        self.value(name, read, |_| None).unwrap_or_default()
+    }
+
     /// A number, or `auto`: `Some(None)`.
     pub fn auto_float(&self, name: &str) -> Option<Option<f64>> {
         self.auto(name, Value::number, |d| match d {
@@ -223,6 +241,11 @@ impl<'a> Section<'a> {
             _ => None,
         };
         self.value(name, read, |_| None)
+    }
+
+    /// What a key's value must be, in words.
+    pub fn expected(&self, name: &str) -> String {
+        self.key(name).map(|key| key.kind.to_string()).unwrap_or_default()
     }
 
     /// True when the key is given and not null.

@@ -49,6 +49,12 @@ pub(super) enum Kind {
     Name,
     /// Any text; the words say what it is.
     Text(&'static str),
+    /// One line of text, or a whole number that stands for its digits; the words say what it is.
+    Line(&'static str),
+    /// A list of such lines.
+    Lines(&'static str),
+    /// Text of any number of lines, or a list of lines.
+    Raw(&'static str),
     /// A list of whole numbers within bounds, of at least so many.
     Ints(u64, u64, usize),
     /// A list of numbers, of at least one.
@@ -141,6 +147,9 @@ impl fmt::Display for Kind {
             Kind::Choice(names) => write!(f, "one of {}", names.join(", ")),
             Kind::Name => f.write_str("a name of 1 to 64 letters, digits, `.`, `_` or `-`"),
             Kind::Text(what) => f.write_str(what),
+            Kind::Line(what) => write!(f, "{what}, on one line"),
+            Kind::Lines(what) => write!(f, "a list of {what}, each on one line"),
+            Kind::Raw(what) => write!(f, "{what}: text or a list of lines"),
             Kind::Ints(low, high, least) => {
                 let some = if *least > 0 { format!(" (at least {least})") } else { String::new() };
                 write!(f, "a list of whole numbers{}{some}", Bounds(*low, *high))
@@ -178,7 +187,21 @@ pub(super) fn is_name(text: &str) -> bool {
         && text.bytes().any(|b| b != b'.')
 }
 
+/// True for text that stays on its line wherever it is printed.
+fn is_line(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c.is_control() || "\u{2028}\u{2029}".contains(c))
+}
+
 impl Value {
+    /// The value as a line of text: text, or the digits of a whole number.
+    pub fn line(&self) -> Option<String> {
+        match self {
+            Value::Text(text) => Some(text.clone()),
+            Value::Int(i) => Some(i.to_string()),
+            _ => None,
+        }
+    }
+
     /// The value as a whole number: integers, and floats without fraction below 2⁵³.
     pub fn whole(&self) -> Option<u64> {
         match *self {
@@ -223,6 +246,12 @@ pub(super) fn check_value(kind: &Kind, node: &Node, path: &str, report: &Report)
         (Kind::Choice(_), value) => matches!(value, Value::Text(_)),
         (Kind::Name, value) => matches!(value, Value::Text(text) if is_name(text)),
         (Kind::Text(_), value) => matches!(value, Value::Text(text) if !text.is_empty()),
+        (Kind::Line(_), Value::Text(text)) => is_line(text),
+        (Kind::Line(_), value) => value.whole().is_some() && matches!(value, Value::Int(_)),
+        (Kind::Raw(_), Value::Text(text)) => text.chars().all(|c| !c.is_control() || "\n\t".contains(c)),
+        (Kind::Lines(what) | Kind::Raw(what), Value::List(items)) => {
+            return check_items(&Kind::Line(what), items, path, report);
+        }
         (Kind::Ints(low, high, least), Value::List(items)) if items.len() >= *least => {
             return check_items(&Kind::Int(*low, *high), items, path, report);
         }
@@ -237,6 +266,8 @@ pub(super) fn check_value(kind: &Kind, node: &Node, path: &str, report: &Report)
         (Kind::Entries(_), Value::List(items)) => !items.is_empty(),
         (
             Kind::Auto(_)
+            | Kind::Lines(_)
+            | Kind::Raw(_)
             | Kind::Ints(..)
             | Kind::Floats(_)
             | Kind::Map(_)
@@ -246,7 +277,7 @@ pub(super) fn check_value(kind: &Kind, node: &Node, path: &str, report: &Report)
         ) => false,
     };
     if !ok {
-        let quoted = matches!(kind, Kind::Name | Kind::Text(_) | Kind::Choice(_))
+        let quoted = matches!(kind, Kind::Name | Kind::Text(_) | Kind::Line(_) | Kind::Choice(_))
             && !matches!(node.value, Value::Text(_) | Value::List(_) | Value::Map(_) | Value::Null);
         let remedy = if quoted { " (put it in quotes to make it text)" } else { "" };
         let fault =

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::finish::Finished;
 use super::plan::{PlannedRun, PlannedTarget};
+use super::ranks::{Launch, RankPlace};
 use super::unit::Failure;
 use super::{SweepError, tensorboard};
 use crate::config::{Dtype, Id, PosteriorSpec, Problem};
@@ -35,19 +36,22 @@ pub struct Provenance {
     pub launch: String,
     /// Machines that did the work.
     pub hosts: Vec<String>,
+    /// What the ranks on those machines got.
+    pub ranks: Vec<RankPlace>,
     /// Wall seconds of all units together.
     pub seconds: f64,
 }
 
 impl Provenance {
     /// Provenance of work that ends now.
-    pub fn now(launch: &str, seconds: f64, hosts: Vec<String>) -> Self {
+    pub fn now(launch: &Launch, seconds: f64, hosts: Vec<String>) -> Self {
         Self {
             when: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             version: crate::VERSION,
             git_sha: crate::GIT_SHA,
             arithmetic: Arith::current().name(),
-            launch: launch.to_owned(),
+            launch: launch.by.clone(),
+            ranks: launch.on(&hosts),
             hosts,
             seconds,
         }
@@ -369,7 +373,8 @@ mod tests {
     fn a_log_names_hosts_where_there_are_some() {
         let log = |hosts: &[&str]| {
             let hosts = hosts.iter().map(|h| (*h).to_owned()).collect();
-            log_text("run x", &Provenance::now("one process", 0.0, hosts), &["failed".to_owned()])
+            let launch = Launch { by: "one process".into(), ranks: Vec::new() };
+            log_text("run x", &Provenance::now(&launch, 0.0, hosts), &["failed".to_owned()])
         };
         assert!(log(&["a", "b"]).contains(", one process, on a, b\nfailed\n"), "{}", log(&["a", "b"]));
         assert!(log(&[]).contains(", one process\nfailed\n"), "{}", log(&[]));

@@ -12,6 +12,7 @@ mod finish;
 mod graph;
 mod manager;
 mod plan;
+mod ranks;
 mod report;
 mod results;
 pub mod scheduler;

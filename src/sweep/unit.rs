@@ -210,6 +210,8 @@ pub enum ToManager {
         slots: usize,
         /// Host name.
         host: String,
+        /// Its number on that host.
+        node_rank: usize,
     },
     /// A signal has reached the rank.
     Signal {

@@ -24,7 +24,9 @@ pub fn work(comm: &mut dyn Comm, slots: usize, arith: Arith, signal: &AtomicUsiz
     let pool = SlotPool::start(slots, Duration::MAX, move |told| {
         let _ = report.send(told);
     })?;
-    let up = ToManager::Up { arith: arith.name().to_owned(), slots: pool.len(), host: host_name() };
+    let (node_rank, _) = comm.node_local();
+    let up =
+        ToManager::Up { arith: arith.name().to_owned(), slots: pool.len(), host: host_name(), node_rank };
     tell(comm, &up)?;
     let mut worker = Worker { pool, waiting: BTreeMap::new(), draining: None, told_of_signal: false };
     let mut pause = Backoff::new();

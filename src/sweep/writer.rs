@@ -10,6 +10,7 @@ use super::fault::{self, Count};
 use super::files::{self, Provenance};
 use super::manager::Options;
 use super::plan::Plan;
+use super::ranks::Launch;
 use super::report::RunState;
 use super::unit::Failure;
 use super::{SweepError, context, finish};
@@ -137,7 +138,7 @@ impl Writer {
         plan: Arc<Plan>,
         store: Arc<Store>,
         options: &Options,
-        launch: String,
+        launch: Launch,
         report: F,
     ) -> Result<(Self, SyncSender<Job>), SweepError>
     where
@@ -172,7 +173,7 @@ fn failure_lines(failure: &Failure) -> Vec<String> {
 struct Desk {
     plan: Arc<Plan>,
     store: Arc<Store>,
-    launch: String,
+    launch: Launch,
     /// Where ranks write checkpoints themselves.
     also: Option<PathBuf>,
 }

@@ -1,8 +1,10 @@
 //! Every key of an experiment file: type, range, default, meaning. One definition a key; those of
 //! a sampler alone stand in its file of [`samplers`](mod@super::samplers).
 
+mod cards;
 mod targets;
 
+pub(super) use cards::{LOCAL_CARD, SLURM_CARD};
 pub(super) use targets::{
     DATA, DLN, EXTERNAL, MLP, MODEL, NORMAL_CROSSING, QUADRATIC, TARGET_OVERRIDES, TEACHER, TRAINING,
 };
@@ -283,7 +285,16 @@ pub struct KeyDoc {
 
 /// Every key of an experiment file with its type, default and meaning, section by section.
 pub fn keys() -> Vec<KeyDoc> {
-    all_tables()
+    describe(all_tables())
+}
+
+/// Every key of the profile cards, as [`keys`] has those of experiments.
+pub fn card_keys() -> Vec<KeyDoc> {
+    describe([&LOCAL_CARD, &SLURM_CARD].into_iter())
+}
+
+fn describe(tables: impl Iterator<Item = &'static Table>) -> Vec<KeyDoc> {
+    tables
         .flat_map(|table| {
             table.keys.iter().map(|key| KeyDoc {
                 section: table.name,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::sweep::ranks::RankPlace;
 use crate::sweep::scheduler::{Slot, UnitId};
 
 /// A slot as the manager sees it.
@@ -33,10 +34,10 @@ pub struct Board {
 }
 
 impl Board {
-    /// The slots of `ranks` (rank, slots), in order of rank.
-    pub fn new(ranks: &[(usize, usize)], now: Instant) -> Self {
+    /// The slots of `ranks`, in order of rank.
+    pub fn new(ranks: &[RankPlace], now: Instant) -> Self {
         let mut board = Self::default();
-        for &(rank, slots) in ranks {
+        for &RankPlace { rank, slots, .. } in ranks {
             board.first.push(board.seats.len());
             board.seats.extend((0..slots).map(|index| Seat {
                 slot: Slot { rank, index },
@@ -124,7 +125,8 @@ mod tests {
     fn a_slot_without_a_sign_is_lost_once_with_all_that_it_holds() {
         let start = Instant::now();
         let at = |s: u64| start + Duration::from_secs(s);
-        let mut board = Board::new(&[(0, 1), (1, 2)], start);
+        let place = |rank, slots| RankPlace::new(rank, "host".into(), rank, slots);
+        let mut board = Board::new(&[place(0, 1), place(1, 2)], start);
         let slot = |rank, index| Slot { rank, index };
         board.give(slot(0, 0), 7, at(0));
         board.give(slot(1, 1), 8, at(0));

@@ -9,13 +9,15 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel};
 use std::time::{Duration, Instant};
 
 use self::board::Board;
+use super::execute::host_name;
 use super::fault::{self, Count};
 use super::graph::{SweepGraph, UnitKind};
 use super::plan::Plan;
+use super::ranks::{Launch, RankPlace};
 use super::report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
 use super::scheduler::{Action, Event, Scheduler, Slot, UnitId};
 use super::slots::{OwnFiles, Report, SlotPool};
@@ -102,33 +104,33 @@ fn conduct(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<Summary, SweepError> {
-    let (sender, inbox) = channel();
     let ranks = meet_ranks(comm, options)?;
     let survey = Survey::of(plan, store, options.retry_failed, options.checkpoint_dir.as_deref())?;
     let _held = survey.lock_missing(plan, store)?;
     let board = Board::new(&ranks, Instant::now());
-    let mut manager = Manager::new(plan, store, comm, options, observer, survey, board, (sender, inbox))?;
-    for (rank, slots) in ranks {
-        for index in 0..slots {
-            manager.feed(Event::SlotUp(Slot { rank, index }))?;
+    let launch = Launch { by: comm.describe(), ranks: ranks.clone() };
+    let mut manager = Manager::new(plan, store, comm, options, observer, survey, board, launch)?;
+    for place in ranks {
+        for index in 0..place.slots {
+            manager.feed(Event::SlotUp(Slot { rank: place.rank, index }))?;
         }
     }
     manager.run()
 }
 
-/// Waits for every rank, fixes the arithmetic, and returns the slots that each rank offers.
-fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<(usize, usize)>, SweepError> {
-    let mut ranks = vec![(MANAGER, options.slots)];
+/// Waits for every rank, fixes the arithmetic, and returns what each rank got, in order.
+fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<RankPlace>, SweepError> {
+    let mut ranks = vec![RankPlace::new(MANAGER, host_name(), comm.node_local().0, options.slots)];
     let mut common = Arith::best();
     let mut pause = Backoff::new();
     let (_quiet, nothing) = channel::<()>();
     while ranks.len() < comm.size() {
         match comm.poll()? {
             Some((rank, bytes)) => {
-                if let ToManager::Up { arith, slots, host } = postcard::from_bytes(&bytes)? {
-                    log::info!("rank {rank} on {host}: {slots} slots, {arith}");
+                if let ToManager::Up { arith, slots, host, node_rank } = postcard::from_bytes(&bytes)? {
+                    log::debug!("rank {rank} on {host} is there and has {arith}");
                     common = common.min(arith.parse()?);
-                    ranks.push((rank, slots));
+                    ranks.push(RankPlace::new(rank, host, node_rank, slots));
                 }
             }
             None => {
@@ -146,6 +148,10 @@ fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<(usize, usiz
     let dir = options.checkpoint_dir.clone();
     send_all(comm, &ToWorker::Start { arith: arith.name().to_owned(), every, dir })?;
     ranks.sort_unstable();
+    for place in &mut ranks {
+        place.arithmetic = arith.name();
+        log::info!("{place}");
+    }
     Ok(ranks)
 }
 
@@ -213,8 +219,9 @@ impl<'a> Manager<'a> {
         observer: &'a mut dyn Observer,
         mut survey: Survey,
         board: Board,
-        (sender, inbox): (Sender<Inbox>, Receiver<Inbox>),
+        launch: Launch,
     ) -> Result<Self, SweepError> {
+        let (sender, inbox) = channel();
         let to_me = sender.clone();
         let pool = SlotPool::start(options.slots, options.checkpoint_every, move |told| {
             let _ = to_me.send(Inbox::Slot(told));
@@ -223,7 +230,7 @@ impl<'a> Manager<'a> {
             pool.write_to(OwnFiles { dir, context: context() });
         }
         let (writer, jobs) =
-            Writer::start(Arc::clone(plan), Arc::clone(store), options, comm.describe(), move |written| {
+            Writer::start(Arc::clone(plan), Arc::clone(store), options, launch, move |written| {
                 let _ = sender.send(Inbox::Writer(written));
             })?;
         let graph = SweepGraph::new(plan, &survey);
