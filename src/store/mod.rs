@@ -6,6 +6,7 @@
 //! ```text
 //! store/objects/blake3/<2>/<62>      immutable files (0444), named by the BLAKE3 of their bytes
 //! store/refs/<kind>/<64 hex>.json    the only index: configuration, object hashes, status, when
+//! store/costs.json                 hints that may be lost: how long units take
 //! store/quarantine/                  damaged objects and refs, for whoever wants to look
 //! store/locks/  store/lock           units being worked on; the root itself
 //! runs/ results/ logs/               derived: copies for people, rebuilt from the two above
@@ -25,6 +26,7 @@ mod catalog;
 mod error;
 mod hash;
 mod lock;
+mod notes;
 mod objects;
 mod refs;
 mod remove;
@@ -38,6 +40,7 @@ pub use catalog::Row;
 pub use error::StoreError;
 pub use hash::{Hash, parse_urn, urn};
 pub use lock::Guard;
+pub use notes::peek_note;
 pub use objects::ObjectState;
 pub use refs::{RUN, Ref, Status, TARGET};
 pub use remove::Removed;

@@ -1,7 +1,10 @@
 //! A sweep's units and what each waits for.
 
-use super::plan::Plan;
-use super::scheduler::UnitId;
+use std::ops::Range;
+
+use super::costs::{Kind, Model, Step};
+use super::plan::{Plan, PlannedRun, PlannedTarget};
+use super::scheduler::{UnitId, Work};
 use super::source::{Graph, WorkSource};
 use super::survey::{Found, Survey};
 
@@ -26,9 +29,39 @@ impl UnitKind {
             UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => Some(plan.runs[r].target),
         }
     }
-}
 
-impl UnitKind {
+    /// What costs are learnt of: the kind, its work in full gradients, and a gradient's flops.
+    fn work(self, plan: &Plan) -> (Kind<'_>, f64, f64) {
+        let target = |t: usize| &plan.targets[t];
+        let of = |r: usize, step: Step, fge: f64| {
+            let run = &plan.runs[r];
+            let kind = Kind { step, of: run.sampler.algo.name(), dtype: run.sampler.dtype };
+            (kind, fge, target(run.target).gradient_flops)
+        };
+        match self {
+            UnitKind::Build(t) => {
+                let PlannedTarget { spec, build_fge, gradient_flops, .. } = target(t);
+                let kind = Kind { step: Step::Build, of: spec.problem.name(), dtype: spec.dtype };
+                (kind, *build_fge, *gradient_flops)
+            }
+            UnitKind::Warmup(r) => of(r, Step::Warmup, plan.runs[r].fge.warmup),
+            UnitKind::Chain(r, _) => of(r, Step::Chain, plan.runs[r].fge.chain),
+            UnitKind::Control(r) => of(r, Step::Chain, plan.runs[r].fge.control),
+        }
+    }
+
+    /// Seconds that it is expected to take.
+    pub fn expected_seconds(self, plan: &Plan, model: &Model) -> f64 {
+        let (kind, fge, flops) = self.work(plan);
+        model.expected(kind, fge, flops)
+    }
+
+    /// Teaches a model how long it took.
+    pub fn observe(self, plan: &Plan, model: &mut Model, seconds: f64) {
+        let (kind, fge, flops) = self.work(plan);
+        model.observe(kind, fge, flops, seconds);
+    }
+
     /// In words, for the log.
     pub fn describe(self, plan: &Plan) -> String {
         let run = |r: usize| {
@@ -44,13 +77,23 @@ impl UnitKind {
     }
 }
 
+impl Plan {
+    /// The units of a run: its warmup, then what waits for that.
+    pub fn units_of_run(&self, run: usize) -> impl Iterator<Item = UnitKind> + use<> {
+        let PlannedRun { sampler, control, .. } = &self.runs[run];
+        let chains = (0..sampler.chains as u32).map(move |chain| UnitKind::Chain(run, chain));
+        [UnitKind::Warmup(run)].into_iter().chain(chains).chain(control.then_some(UnitKind::Control(run)))
+    }
+}
+
 /// The units that are left to do.
 #[derive(Debug)]
 pub struct SweepGraph {
     graph: Graph,
     kinds: Vec<UnitKind>,
-    /// Units of each run.
-    of_run: Vec<Vec<UnitId>>,
+    /// The warmup of each run; its chains and control chain follow.
+    of_run: Vec<Range<UnitId>>,
+    target_of: Vec<u32>,
     /// Whether some unit will sample the target.
     sampled: Vec<bool>,
     builds: Vec<Option<UnitId>>,
@@ -58,44 +101,49 @@ pub struct SweepGraph {
 
 impl SweepGraph {
     /// The units of everything that the survey did not find.
-    pub fn new(plan: &Plan, survey: &Survey) -> Self {
+    pub(super) fn new(plan: &Plan, survey: &Survey, model: &Model) -> Self {
+        let build = |t: usize| matches!(survey.targets[t], Found::Missing);
+        let sample = |r: usize| {
+            matches!(survey.runs[r], Found::Missing)
+                && !matches!(survey.targets[plan.runs[r].target], Found::Failed(_))
+        };
+        Self::of(plan, model, build, sample)
+    }
+
+    /// The units of a plan of which nothing is done yet.
+    pub fn whole(plan: &Plan, model: &Model) -> Self {
+        Self::of(plan, model, |_| true, |_| true)
+    }
+
+    fn of(plan: &Plan, model: &Model, build: impl Fn(usize) -> bool, sample: impl Fn(usize) -> bool) -> Self {
         let mut sweep = Self {
             graph: Graph::default(),
             kinds: Vec::new(),
-            of_run: vec![Vec::new(); plan.runs.len()],
+            of_run: Vec::with_capacity(plan.runs.len()),
+            target_of: plan.runs.iter().map(|run| run.target as u32).collect(),
             sampled: vec![false; plan.targets.len()],
-            builds: Vec::new(),
+            builds: Vec::with_capacity(plan.targets.len()),
         };
-        let builds: Vec<Option<UnitId>> = survey
-            .targets
-            .iter()
-            .zip(&plan.targets)
-            .enumerate()
-            .map(|(t, (found, target))| {
-                matches!(found, Found::Missing)
-                    .then(|| sweep.add(UnitKind::Build(t), target.build_fge * target.gradient_flops, &[]))
-            })
-            .collect();
-        for (r, (found, run)) in survey.runs.iter().zip(&plan.runs).enumerate() {
-            if !matches!(found, Found::Missing) || matches!(survey.targets[run.target], Found::Failed(_)) {
-                continue;
-            }
-            sweep.sampled[run.target] = true;
-            let flops = plan.targets[run.target].gradient_flops;
-            let after: Vec<UnitId> = builds[run.target].into_iter().collect();
-            let warmup = sweep.add(UnitKind::Warmup(r), run.fge.warmup * flops, &after);
-            sweep.of_run[r].push(warmup);
-            let after = [warmup];
-            for chain in 0..run.sampler.chains as u32 {
-                let unit = sweep.add(UnitKind::Chain(r, chain), run.fge.chain * flops, &after);
-                sweep.of_run[r].push(unit);
-            }
-            if run.control {
-                let unit = sweep.add(UnitKind::Control(r), run.fge.control * flops, &after);
-                sweep.of_run[r].push(unit);
-            }
+        for t in (0..plan.targets.len()).filter(|&t| build(t)) {
+            sweep.builds.resize(t, None);
+            let unit = sweep.add(plan, model, UnitKind::Build(t), &[]);
+            sweep.builds.push(Some(unit));
         }
-        sweep.builds = builds;
+        sweep.builds.resize(plan.targets.len(), None);
+        for (r, run) in plan.runs.iter().enumerate() {
+            let first = sweep.kinds.len() as UnitId;
+            if sample(r) {
+                sweep.sampled[run.target] = true;
+                let build = sweep.builds[run.target];
+                for kind in plan.units_of_run(r) {
+                    match kind {
+                        UnitKind::Warmup(_) => sweep.add(plan, model, kind, build.as_slice()),
+                        _ => sweep.add(plan, model, kind, &[first]),
+                    };
+                }
+            }
+            sweep.of_run.push(first..sweep.kinds.len() as UnitId);
+        }
         sweep
     }
 
@@ -104,9 +152,9 @@ impl SweepGraph {
         self.builds[target]
     }
 
-    fn add(&mut self, kind: UnitKind, cost: f64, after: &[UnitId]) -> UnitId {
+    fn add(&mut self, plan: &Plan, model: &Model, kind: UnitKind, after: &[UnitId]) -> UnitId {
         self.kinds.push(kind);
-        self.graph.add(cost, after)
+        self.graph.add(kind.expected_seconds(plan, model), after)
     }
 
     /// What a unit is.
@@ -131,15 +179,24 @@ impl SweepGraph {
 
     /// Drops what is left of a run. Units that slots hold already end as they may.
     pub fn drop_run(&mut self, run: usize) {
-        for &unit in &self.of_run[run] {
+        for unit in self.of_run[run].clone() {
             self.graph.settled(unit, false);
         }
     }
 }
 
 impl WorkSource for SweepGraph {
-    fn ready(&mut self) -> Vec<(UnitId, f64)> {
-        self.graph.ready()
+    fn ready(&mut self) -> Vec<Work> {
+        let mut ready = self.graph.ready();
+        for work in &mut ready {
+            let run = match self.kinds[work.unit as usize] {
+                UnitKind::Build(_) => continue,
+                UnitKind::Warmup(run) | UnitKind::Chain(run, _) | UnitKind::Control(run) => run,
+            };
+            work.run = Some(run as u32);
+            work.target = Some(self.target_of[run]);
+        }
+        ready
     }
 
     fn settled(&mut self, unit: UnitId, success: bool) {

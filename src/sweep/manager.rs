@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
 
+use super::costs::Model;
 use super::graph::{SweepGraph, UnitKind};
 use super::plan::Plan;
 use super::report::{Observer, Progress, RunReport, RunState, Summary};
@@ -162,7 +163,7 @@ impl<'a> Manager<'a> {
             Writer::start(Arc::clone(plan), Arc::clone(store), comm.describe(), move |written| {
                 let _ = sender.send(Inbox::Writer(written));
             })?;
-        let graph = SweepGraph::new(plan, &survey);
+        let graph = SweepGraph::new(plan, &survey, &Model::load(store, Arith::current()));
         let mut targets = Vec::with_capacity(plan.targets.len());
         for (index, found) in survey.targets.into_iter().enumerate() {
             targets.push(match found {
@@ -217,8 +218,8 @@ impl<'a> Manager<'a> {
         self.observer.progress(&Progress::Planned { plan: self.plan, units: self.graph.len() });
         let mut pause = Backoff::new();
         loop {
-            for (unit, cost) in self.graph.ready() {
-                self.feed(Event::Ready { unit, cost })?;
+            for work in self.graph.ready() {
+                self.feed(Event::Ready(work))?;
             }
             self.flush()?;
             if self.graph.is_done() && self.unwritten == 0 && self.scheduler.in_flight() == 0 {
@@ -253,7 +254,9 @@ impl<'a> Manager<'a> {
 
     fn feed(&mut self, event: Event) -> Result<(), SweepError> {
         let mut actions = VecDeque::from(self.scheduler.on_event(event));
-        while let Some(Action::Assign { slot, unit }) = actions.pop_front() {
+        while let Some(action) = actions.pop_front() {
+            // No slot is lost before the job is.
+            let Action::Assign { slot, unit } = action else { continue };
             if self.graph.has_failed(unit) {
                 // Its run has failed while the unit was waiting.
                 actions.extend(self.scheduler.on_event(Event::Finished { slot, unit }));

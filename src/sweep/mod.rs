@@ -5,6 +5,7 @@
 //! wire is [`crate::comm`]'s business.
 
 mod chosen;
+pub mod costs;
 mod execute;
 mod files;
 mod finish;
@@ -24,6 +25,7 @@ mod writer;
 use std::path::PathBuf;
 
 pub use files::read_analysis;
+pub use graph::{SweepGraph, UnitKind};
 pub use manager::{Options, dismiss, run};
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use report::{Observer, Progress, RunReport, RunState, Summary};
