@@ -15,7 +15,8 @@ use crate::config::{self, Experiment, LoadOptions};
 use crate::device::{Arith, fma_peak};
 use crate::diagnostics::Verdict;
 use crate::store::Store;
-use crate::sweep::{self, MANAGER, Plan, RunState, Summary};
+use crate::sweep::costs::Model;
+use crate::sweep::{self, MANAGER, Plan, RunState, Summary, UnitKind};
 
 /// Cores that a single process uses unless told otherwise.
 const MOST_SLOTS: usize = 8;
@@ -75,7 +76,11 @@ fn prepare(args: &RunArgs) -> Result<Option<(Plan, Store)>, Quit> {
     }
     let plan = Plan::new(&experiment)?;
     if args.dry_run {
-        print_plan(&plan, args.common.json);
+        let arith = args.arith.unwrap_or_else(Arith::current);
+        // Half of the peak is what the network pass reaches on middling shapes.
+        let guess = 0.5 * fma_peak::<f64>(Arith::current(), 3);
+        let costs = Model::peek(&root(args, &experiment), arith).with_speed(guess);
+        print_plan(&plan, &costs, args.common.json);
         return Ok(None);
     }
     Ok(Some((plan, Store::open(&root(args, &experiment))?)))
@@ -110,9 +115,7 @@ fn conduct(args: &RunArgs, plan: &Arc<Plan>, store: &Arc<Store>, comm: &mut dyn 
     Ok(u8::from(failed || (args.strict && doubtful)))
 }
 
-fn print_plan(plan: &Plan, as_json: bool) {
-    // Half of the peak is what the network pass reaches on middling shapes.
-    let flops = 0.5 * fma_peak::<f64>(Arith::current(), 3);
+fn print_plan(plan: &Plan, costs: &Model, as_json: bool) {
     let mut shown = table(&[
         ("target", Left),
         ("", Left),
@@ -126,8 +129,8 @@ fn print_plan(plan: &Plan, as_json: bool) {
     ]);
     let mut rows = Vec::new();
     let mut total = 0.0;
-    for target in &plan.targets {
-        let cost = target.build_fge * target.gradient_flops / flops;
+    for (index, target) in plan.targets.iter().enumerate() {
+        let cost = UnitKind::Build(index).expected_seconds(plan, costs);
         total += cost;
         shown.add_row([
             format!("tgt_{}", target.id.short(12)),
@@ -143,9 +146,9 @@ fn print_plan(plan: &Plan, as_json: bool) {
         rows.push(json!({ "target_id": target.id.to_string(), "label": target.label, "d": target.dim,
             "n": target.n_data, "sampler": null, "units": 1, "fge": target.build_fge, "core_seconds": cost }));
     }
-    for run in &plan.runs {
+    for (index, run) in plan.runs.iter().enumerate() {
         let target = &plan.targets[run.target];
-        let cost = run.fge.total * target.gradient_flops / flops;
+        let cost: f64 = plan.units_of_run(index).map(|unit| unit.expected_seconds(plan, costs)).sum();
         total += cost;
         shown.add_row([
             format!("tgt_{}", target.id.short(12)),

@@ -4,18 +4,24 @@
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use super::costs::Model;
 use super::files::{self, Provenance};
+use super::graph::UnitKind;
 use super::plan::Plan;
 use super::report::RunState;
 use super::unit::Failure;
 use super::{SweepError, finish};
+use crate::device::Arith;
 use crate::sampler::{Adapted, ChainOutcome};
 use crate::store::{RUN, Ref, Status, Store, TARGET};
 use crate::target::Target;
 
 /// Jobs that may wait; a manager with more keeps them itself.
 const QUEUE: usize = 64;
+/// What is learnt of units' costs is kept this often.
+const SAVE_COSTS: Duration = Duration::from_secs(60);
 
 /// A chain as it came in.
 #[derive(Clone, Debug)]
@@ -122,10 +128,14 @@ impl Writer {
     {
         let (sender, jobs) = sync_channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || {
-            let desk = Desk { plan, store, launch };
+            let costs = Model::load(&store, Arith::current());
+            let mut desk = Desk { plan, store, launch, costs, costs_saved: Instant::now(), unsaved: false };
             for job in jobs {
+                desk.observe(&job);
                 report(desk.write(job));
+                desk.save_costs(SAVE_COSTS);
             }
+            desk.save_costs(Duration::ZERO);
         })?;
         Ok((Self(thread), sender))
     }
@@ -140,9 +150,43 @@ struct Desk {
     plan: Arc<Plan>,
     store: Arc<Store>,
     launch: String,
+    costs: Model,
+    costs_saved: Instant,
+    unsaved: bool,
 }
 
 impl Desk {
+    /// Learns how long units take.
+    fn observe(&mut self, job: &Job) {
+        let mut told = |kind: UnitKind, seconds: f64| kind.observe(&self.plan, &mut self.costs, seconds);
+        match job {
+            Job::Target { index, seconds, .. } => told(UnitKind::Build(*index), *seconds),
+            Job::Run { index, parts } => {
+                if let Some((_, seconds, _)) = &parts.warmup {
+                    told(UnitKind::Warmup(*index), *seconds);
+                }
+                for (chain, part) in parts.chains.iter().enumerate() {
+                    told(UnitKind::Chain(*index, chain as u32), part.seconds);
+                }
+                if let Some(part) = &parts.control {
+                    told(UnitKind::Control(*index), part.seconds);
+                }
+            }
+            Job::TargetFailed { .. } | Job::RunFailed { .. } => return,
+        }
+        self.unsaved = true;
+    }
+
+    /// Keeps what was learnt, now and then. It is a hint: a disk that refuses it is no failure.
+    fn save_costs(&mut self, every: Duration) {
+        if self.unsaved && self.costs_saved.elapsed() >= every {
+            (self.unsaved, self.costs_saved) = (false, Instant::now());
+            if let Err(error) = self.costs.save(&self.store) {
+                log::warn!("how long units took is not kept: {error}");
+            }
+        }
+    }
+
     fn write(&self, job: Job) -> Result<Written, SweepError> {
         match job {
             Job::Target { index, target, seconds, host } => {
