@@ -69,6 +69,7 @@ fn conduct(
     let survey = Survey::of(plan, store, options.retry_failed)?;
     let _held = survey.lock_missing(plan, store)?;
     let mut manager = Manager::new(plan, store, comm, options, observer, survey, (sender, inbox))?;
+    manager.graph.expect_slots(ranks.iter().map(|(_, slots)| slots).sum());
     for (rank, slots) in ranks {
         for index in 0..slots {
             manager.feed(Event::SlotUp(Slot { rank, index }))?;
@@ -323,7 +324,7 @@ impl<'a> Manager<'a> {
                 sampler: run.sampler.clone(),
                 posterior: run.posterior.clone(),
                 stream: run.stream.0,
-                chosen: run.chosen.clone(),
+                chosen: run.chosen.as_deref().cloned(),
             }
         };
         let chain = |run: usize, chain: u32, role: Role| Task::Chain {

@@ -82,6 +82,11 @@ impl Graph {
         self.nodes.len()
     }
 
+    /// Number of units that are not over.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
     /// Whether the unit has failed or was dropped because one before it failed.
     pub fn has_failed(&self, unit: UnitId) -> bool {
         self.nodes[unit as usize].state == State::Failed

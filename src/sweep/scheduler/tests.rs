@@ -307,11 +307,9 @@ proptest! {
                         world.obey(actions);
                     }
                 }
-                Step::StrayRetry(unit) => {
-                    if !world.over.contains(&unit) {
-                        let actions = s.on_event(Event::Retry { unit, avoid: slot(1) });
-                        world.obey(actions);
-                    }
+                Step::StrayRetry(unit) if !world.over.contains(&unit) => {
+                    let actions = s.on_event(Event::Retry { unit, avoid: slot(1) });
+                    world.obey(actions);
                 }
                 _ => {}
             }
