@@ -20,7 +20,7 @@ else
 TEST = cargo test --release -j $(JOBS) --
 endif
 
-.PHONY: run test build bench accuracy lint doc clean bootstrap bootstrap-tests
+.PHONY: run test build bench bench-schedule accuracy lint doc clean bootstrap bootstrap-tests
 
 run: bootstrap build
 	$(MPIRUN_ENV) mpirun -n $(RANKS) $(BIN) config/quickstart.yaml
@@ -36,6 +36,9 @@ accuracy: bootstrap
 
 bench: bootstrap
 	cargo bench -j $(JOBS) --bench throughput
+
+bench-schedule: bootstrap
+	cargo bench -j $(JOBS) --bench schedule
 
 lint: bootstrap
 	cargo fmt --check
