@@ -25,7 +25,7 @@ N ?= 200
 torture: bootstrap
 	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test torture -- --ignored --nocapture
 
-.PHONY: run test build torture bench accuracy lint doc clean bootstrap bootstrap-tests
+.PHONY: run test build torture bench bench-schedule accuracy lint doc clean bootstrap bootstrap-tests
 
 run: bootstrap build
 	$(MPIRUN_ENV) mpirun -n $(RANKS) $(BIN) config/quickstart.yaml
@@ -41,6 +41,9 @@ accuracy: bootstrap
 
 bench: bootstrap
 	cargo bench -j $(JOBS) --bench throughput
+
+bench-schedule: bootstrap
+	cargo bench -j $(JOBS) --bench schedule
 
 lint: bootstrap
 	cargo fmt --check

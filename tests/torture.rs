@@ -64,6 +64,13 @@ fn kept(root: &Path) -> BTreeMap<String, Vec<String>> {
     found
 }
 
+/// A file is called by its first unit and the number of the others: `chain-0+3.done`.
+fn units_in(name: &str) -> usize {
+    let more =
+        name.trim_end_matches(".done").split_once('+').and_then(|(_, more)| more.parse::<usize>().ok());
+    1 + more.unwrap_or(0)
+}
+
 /// Units whose products are on disk.
 fn finished(root: &Path) -> usize {
     let plan = lambda_hat(root, &[&config(), "--dry-run", "--json"]);
@@ -75,7 +82,7 @@ fn finished(root: &Path) -> usize {
         units += match row["run_id"].as_str() {
             None => usize::from(done("target", row["target_id"].as_str().expect("an id"))),
             Some(id) if done("run", id) => row["units"].as_u64().expect("units") as usize,
-            Some(id) => kept.get(id).map_or(0, Vec::len),
+            Some(id) => kept.get(id).into_iter().flatten().map(|name| units_in(name)).sum(),
         };
     }
     units

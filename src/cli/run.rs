@@ -18,7 +18,8 @@ use crate::device::{Arith, fma_peak};
 use crate::diagnostics::Verdict;
 use crate::launch::{self, Card};
 use crate::store::Store;
-use crate::sweep::{self, MANAGER, Plan, RunState, Summary};
+use crate::sweep::costs::Model;
+use crate::sweep::{self, MANAGER, Plan, RunState, Summary, UnitKind};
 
 /// Exit code of a sweep that was stopped on the way (`EX_TEMPFAIL` of sysexits.h).
 const INTERRUPTED: u8 = 75;
@@ -117,7 +118,11 @@ fn prepare(args: &RunArgs) -> Result<Option<(Plan, Store)>, Quit> {
     }
     let plan = Plan::new(&experiment)?;
     if args.dry_run {
-        print_plan(&plan, args.common.json);
+        let arith = args.arith.unwrap_or_else(Arith::current);
+        // Half of the peak is what the network pass reaches on middling shapes.
+        let guess = 0.5 * fma_peak::<f64>(Arith::current(), 3);
+        let costs = Model::peek(&root(args, &experiment), arith).with_speed(guess);
+        print_plan(&plan, &costs, args.common.json);
         return Ok(None);
     }
     Ok(Some((plan, Store::open(&root(args, &experiment))?)))
@@ -192,9 +197,7 @@ fn deadline(args: &RunArgs) -> Option<Instant> {
 /// Digits of an id in the plan's table: enough to tell targets apart, and to name one to `artifacts`.
 const PLANNED_DIGITS: usize = 8;
 
-fn print_plan(plan: &Plan, as_json: bool) {
-    // Half of the peak is what the network pass reaches on middling shapes.
-    let flops = 0.5 * fma_peak::<f64>(Arith::current(), 3);
+fn print_plan(plan: &Plan, costs: &Model, as_json: bool) {
     let mut shown = table(&[
         ("target", Left),
         ("", Left),
@@ -208,8 +211,8 @@ fn print_plan(plan: &Plan, as_json: bool) {
     unbroken(&mut shown, 0);
     let mut rows = Vec::new();
     let mut total = 0.0;
-    for target in &plan.targets {
-        let cost = target.build_fge * target.gradient_flops / flops;
+    for (index, target) in plan.targets.iter().enumerate() {
+        let cost = UnitKind::Build(index).expected_seconds(plan, costs);
         total += cost;
         shown.add_row([
             format!("tgt_{}", target.id.short(PLANNED_DIGITS)),
@@ -224,9 +227,9 @@ fn print_plan(plan: &Plan, as_json: bool) {
         rows.push(json!({ "target_id": target.id.to_string(), "label": target.label, "d": target.dim,
             "n": target.n_data, "sampler": null, "units": 1, "fge": target.build_fge, "core_seconds": cost }));
     }
-    for run in &plan.runs {
+    for (index, run) in plan.runs.iter().enumerate() {
         let target = &plan.targets[run.target];
-        let cost = run.fge.total * target.gradient_flops / flops;
+        let cost: f64 = plan.units_of_run(index).map(|unit| unit.expected_seconds(plan, costs)).sum();
         total += cost;
         shown.add_row([
             format!("tgt_{}", target.id.short(PLANNED_DIGITS)),

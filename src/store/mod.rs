@@ -7,6 +7,7 @@
 //! store/objects/blake3/<2>/<62>      immutable files (0444), named by the BLAKE3 of their bytes
 //! store/refs/<kind>/<64 hex>.json    the only index: configuration, object hashes, status, when
 //! store/checkpoints/<64 hex>/        what unfinished runs and targets have left
+//! store/costs.json                   hints that may be lost: how long units take
 //! store/quarantine/                  damaged objects and refs, for whoever wants to look
 //! store/locks/  store/lock           who has the root open, units being worked on; the root itself
 //! runs/ results/ logs/               derived: copies for people, rebuilt from the two above
@@ -33,6 +34,7 @@ mod faults;
 mod gc;
 mod hash;
 mod lock;
+mod notes;
 mod objects;
 mod refs;
 mod remove;
@@ -51,6 +53,7 @@ pub use error::{StoreError, size};
 pub use gc::{Collected, Freed};
 pub use hash::{Hash, parse_urn, urn};
 pub use lock::Guard;
+pub use notes::peek_note;
 pub use objects::ObjectState;
 pub use refs::{RUN, Ref, Status, TARGET};
 pub use remove::Removed;

@@ -5,6 +5,7 @@
 //! wire is [`crate::comm`]'s business.
 
 mod chosen;
+pub mod costs;
 mod execute;
 mod fault;
 mod files;
@@ -28,6 +29,7 @@ mod writer;
 use std::path::PathBuf;
 
 pub use files::{INTERNAL, read_analysis};
+pub use graph::{SweepGraph, UnitKind};
 pub use manager::{Options, SlotStatus, Status, dismiss, run, status_path};
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use report::{Interruption, Observer, Progress, RunReport, RunState, Summary};

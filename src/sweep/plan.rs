@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::{
-    self, Experiment, External, Id, Network, Place, PosteriorSpec, Problem, SamplerSpec, TargetSpec,
+    self, Experiment, External, Id, Network, Parameters, Place, PosteriorSpec, Problem, SamplerSpec,
+    TargetSpec,
 };
 use crate::io::npz;
 use crate::sampler;
@@ -61,8 +63,8 @@ pub struct PlannedRun {
     pub stream: Id,
     /// Index of its target.
     pub target: usize,
-    /// Places of the parameters that are sampled; `None`: all.
-    pub chosen: Option<Vec<u32>>,
+    /// Places of the parameters that are sampled; `None`: all. Runs that choose the same share them.
+    pub chosen: Option<Arc<Vec<u32>>>,
     /// BLAKE3 of the file that chose them, where there is one.
     pub mask: Option<[u8; 32]>,
     /// How many they are.
@@ -125,13 +127,14 @@ impl Plan {
             });
         }
         let mut masks = chosen::Masks::default();
+        let mut choices = Choices::default();
         let runs: Result<Vec<PlannedRun>, SweepError> = experiment
             .runs
             .iter()
             .map(|run| {
                 let target: &PlannedTarget = &targets[run.target];
-                let (chosen, mask) = chosen::parameters(&run.posterior, target, &mut masks)?;
-                let dim = chosen.as_ref().map_or(target.dim, Vec::len);
+                let (chosen, mask) = choices.of(run.target, &run.posterior, target, &mut masks)?;
+                let dim = chosen.as_ref().map_or(target.dim, |chosen| chosen.len());
                 if let Some((key, why)) = sampler::oversized(&run.sampler, dim) {
                     let (place, index, label) = (run.place.clone(), run.entry, target.label.clone());
                     return Err(SweepError::Oversized { place, index, label, key, why });
@@ -193,6 +196,37 @@ impl Plan {
     /// Number of units of the whole sweep: builds, warmups, chains.
     pub fn units(&self) -> usize {
         self.targets.len() + self.runs.iter().map(PlannedRun::units).sum::<usize>()
+    }
+}
+
+/// What runs on one target have chosen so far: its parameters are listed once, not once a run.
+#[derive(Default)]
+struct Choices {
+    target: usize,
+    known: Vec<(Option<Parameters>, Choice)>,
+}
+
+type Choice = (Option<Arc<Vec<u32>>>, Option<[u8; 32]>);
+
+impl Choices {
+    fn of(
+        &mut self,
+        index: usize,
+        posterior: &PosteriorSpec,
+        target: &PlannedTarget,
+        masks: &mut chosen::Masks,
+    ) -> Result<Choice, SweepError> {
+        if index != self.target {
+            (self.target, self.known) = (index, Vec::new());
+        }
+        let parameters = &posterior.parameters;
+        if let Some((_, choice)) = self.known.iter().find(|(known, _)| known == parameters) {
+            return Ok(choice.clone());
+        }
+        let (chosen, mask) = chosen::parameters(posterior, target, masks)?;
+        let choice = (chosen.map(Arc::new), mask);
+        self.known.push((parameters.clone(), choice.clone()));
+        Ok(choice)
     }
 }
 

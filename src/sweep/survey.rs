@@ -1,6 +1,6 @@
 //! What is there already: finished work is never redone, damaged work is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::files;
@@ -102,6 +102,18 @@ impl Survey {
         Ok(Self { targets, runs, offers })
     }
 
+    /// Whether something that was missing has been recorded as done since.
+    pub fn is_overtaken(&self, plan: &Plan, store: &Store) -> Result<bool, SweepError> {
+        let runs = self.runs.iter().zip(&plan.runs).filter(|(found, _)| matches!(found, Found::Missing));
+        for (_, run) in runs {
+            // (Hashes again only what was damaged or has come since.)
+            if let Found::Done(_) = intact(store, RUN, &run.id, false)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Locks the targets that something is to be done on, so that two sweeps on one root do not do
     /// the same.
     ///
@@ -140,16 +152,22 @@ fn left_of(
     for dir in dirs {
         files.extend(store::kept(dir, &files::key(id), &context())?);
     }
+    let mut done = BTreeMap::new();
+    for kept in files.iter().filter(|kept| kept.name.ends_with(".done")) {
+        let units: Vec<(String, Vec<u8>)> = postcard::from_bytes(&kept.content)?;
+        done.extend(units);
+    }
     let mut offers = Vec::new();
     for &kind in kinds.iter().filter(|_| !files.is_empty()) {
         let name = kind.name(plan);
-        let find = |wanted: String| files.iter().filter(move |kept| kept.name == wanted);
-        let done = find(name.outcome()).find_map(|kept| postcard::from_bytes(&kept.content).ok());
-        // Of two the one that has come farther is the longer one: traces grow.
-        let part = || find(name.checkpoint()).max_by_key(|kept| kept.content.len());
-        if let Some((output, seconds, host)) = done {
+        if let Some(product) = done.get(&name.part) {
+            let (output, seconds, host) = postcard::from_bytes(product)?;
             offers.push((kind, Offer::Done(output, seconds, host)));
-        } else if let Some(kept) = part() {
+            continue;
+        }
+        // Of two the one that has come farther is the longer one: traces grow.
+        let parts = files.iter().filter(|kept| kept.name == name.checkpoint());
+        if let Some(kept) = parts.max_by_key(|kept| kept.content.len()) {
             offers.push((kind, Offer::Part(kept.content.clone())));
         }
     }

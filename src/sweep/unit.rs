@@ -133,11 +133,6 @@ impl UnitName {
     pub fn checkpoint(&self) -> String {
         format!("{}.part", self.part)
     }
-
-    /// The file of its end.
-    pub fn outcome(&self) -> String {
-        format!("{}.done", self.part)
-    }
 }
 
 /// What a slot is given.

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use super::costs::Model;
 use super::fault::{self, Count};
 use super::files::{self, Provenance};
+use super::graph::UnitKind;
 use super::manager::Options;
 use super::plan::Plan;
 use super::ranks::Launch;
@@ -15,12 +18,15 @@ use super::report::RunState;
 use super::unit::Failure;
 use super::{SweepError, context, finish};
 use crate::config::Id;
+use crate::device::Arith;
 use crate::sampler::{Adapted, ChainOutcome};
 use crate::store::{self, Hash, RUN, Ref, Store, TARGET};
 use crate::target::Target;
 
 /// Jobs that may wait; a manager with more keeps them itself.
 const QUEUE: usize = 64;
+/// What is learnt of units' costs is kept this often.
+const SAVE_COSTS: Duration = Duration::from_secs(60);
 
 /// A chain as it came in.
 #[derive(Clone, Debug)]
@@ -147,13 +153,18 @@ impl Writer {
         let (sender, jobs) = sync_channel::<Job>(QUEUE);
         let also = options.checkpoint_dir.clone();
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || {
-            let desk = Desk { plan, store, launch, also };
+            let costs = Model::load(&store, Arith::current());
+            let costs_saved = Instant::now();
+            let mut desk = Desk { plan, store, launch, also, costs, costs_saved, unsaved: false };
             for job in jobs {
+                desk.observe(&job);
                 fault::count(Count::Write);
                 let written = desk.write(job);
                 fault::count(Count::Write);
                 report(written);
+                desk.save_costs(SAVE_COSTS);
             }
+            desk.save_costs(Duration::ZERO);
         })?;
         Ok((Self(thread), sender))
     }
@@ -176,9 +187,43 @@ struct Desk {
     launch: Launch,
     /// Where ranks write checkpoints themselves.
     also: Option<PathBuf>,
+    costs: Model,
+    costs_saved: Instant,
+    unsaved: bool,
 }
 
 impl Desk {
+    /// Learns how long units take.
+    fn observe(&mut self, job: &Job) {
+        let mut told = |kind: UnitKind, seconds: f64| kind.observe(&self.plan, &mut self.costs, seconds);
+        match job {
+            Job::Target { index, seconds, .. } => told(UnitKind::Build(*index), *seconds),
+            Job::Run { index, parts } => {
+                if let Some((_, seconds, _)) = &parts.warmup {
+                    told(UnitKind::Warmup(*index), *seconds);
+                }
+                for (chain, part) in parts.chains.iter().enumerate() {
+                    told(UnitKind::Chain(*index, chain as u32), part.seconds);
+                }
+                if let Some(part) = &parts.control {
+                    told(UnitKind::Control(*index), part.seconds);
+                }
+            }
+            _ => return,
+        }
+        self.unsaved = true;
+    }
+
+    /// Keeps what was learnt, now and then. It is a hint: a disk that refuses it is no failure.
+    fn save_costs(&mut self, every: Duration) {
+        if self.unsaved && self.costs_saved.elapsed() >= every {
+            (self.unsaved, self.costs_saved) = (false, Instant::now());
+            if let Err(error) = self.costs.save(&self.store) {
+                log::warn!("how long units took is not kept: {error}");
+            }
+        }
+    }
+
     fn write(&self, job: Job) -> Result<Written, SweepError> {
         match job {
             Job::Keep { owner, file, content, durable } => {

@@ -1,6 +1,7 @@
 //! The loop of rank 0: work out of the graph, units to slots, outcomes to the writer.
 
 mod board;
+mod keepsakes;
 mod outcomes;
 mod status;
 
@@ -13,6 +14,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel};
 use std::time::{Duration, Instant};
 
 use self::board::Board;
+use self::keepsakes::Keepsakes;
+use super::costs::Model;
 use super::execute::host_name;
 use super::fault::{self, Count};
 use super::graph::{SweepGraph, UnitKind};
@@ -67,6 +70,23 @@ pub struct Options {
     pub deadline: Option<Instant>,
 }
 
+impl Options {
+    /// The defaults, for so many slots on this rank.
+    pub fn of(slots: usize) -> Self {
+        Self {
+            slots,
+            arith: None,
+            retry_failed: false,
+            signal: Arc::new(AtomicUsize::new(0)),
+            checkpoint_every: Duration::from_secs(30),
+            checkpoint_dir: None,
+            retries: 1,
+            unit_timeout: Some(Duration::from_secs(3600)),
+            deadline: None,
+        }
+    }
+}
+
 /// Runs everything of `plan` that is not in the store yet. Where that fails, the other ranks are
 /// told to leave what they are at, so that all ranks meet again.
 pub fn run(
@@ -105,11 +125,15 @@ fn conduct(
     observer: &mut dyn Observer,
 ) -> Result<Summary, SweepError> {
     let ranks = meet_ranks(comm, options)?;
-    let survey = Survey::of(plan, store, options.retry_failed, options.checkpoint_dir.as_deref())?;
+    let look = || Survey::of(plan, store, options.retry_failed, options.checkpoint_dir.as_deref());
+    let survey = look()?;
     let _held = survey.lock_missing(plan, store)?;
+    // Another sweep may have finished some of it before it let go of its locks.
+    let survey = if survey.is_overtaken(plan, store)? { look()? } else { survey };
     let board = Board::new(&ranks, Instant::now());
     let launch = Launch { by: comm.describe(), ranks: ranks.clone() };
     let mut manager = Manager::new(plan, store, comm, options, observer, survey, board, launch)?;
+    manager.graph.expect_slots(ranks.iter().map(|place| place.slots).sum());
     for place in ranks {
         for index in 0..place.slots {
             manager.feed(Event::SlotUp(Slot { rank: place.rank, index }))?;
@@ -202,6 +226,7 @@ struct Manager<'a> {
     board: Board,
     lost: Vec<Slot>,
     tokens: Tokens<Slot>,
+    keepsakes: Keepsakes,
     stopping: Option<(String, Instant)>,
     /// When work is stopped for the time limit.
     stop_at: Option<Instant>,
@@ -233,7 +258,7 @@ impl<'a> Manager<'a> {
             Writer::start(Arc::clone(plan), Arc::clone(store), options, launch, move |written| {
                 let _ = sender.send(Inbox::Writer(written));
             })?;
-        let graph = SweepGraph::new(plan, &survey);
+        let graph = SweepGraph::new(plan, &survey, &Model::load(store, Arith::current()));
         let offers = std::mem::take(&mut survey.offers);
         let mut targets = Vec::with_capacity(plan.targets.len());
         for (index, found) in survey.targets.into_iter().enumerate() {
@@ -272,6 +297,7 @@ impl<'a> Manager<'a> {
             board,
             lost: Vec::new(),
             tokens: Tokens::new(now),
+            keepsakes: Keepsakes::default(),
             stopping: None,
             stop_at: options.deadline.map(|end| end - GRACE.min(end.duration_since(now) / 5)),
             begun: now,
@@ -311,8 +337,8 @@ impl<'a> Manager<'a> {
         loop {
             self.heed_signals_and_clocks()?;
             if self.may_start() {
-                for (unit, cost) in self.graph.ready() {
-                    self.feed(Event::Ready { unit, cost })?;
+                for work in self.graph.ready() {
+                    self.feed(Event::Ready(work))?;
                 }
             }
             self.flush()?;
@@ -382,6 +408,9 @@ impl<'a> Manager<'a> {
         while let Some(slot) = self.tokens.grant(now) {
             send(self.comm, slot.rank, &ToWorker::Send { slot: slot.index })?;
         }
+        if self.keepsakes.are_due(now) || self.stopping.is_some() {
+            self.keep();
+        }
         if now.duration_since(self.last_look) < LOOK {
             return Ok(());
         }
@@ -435,9 +464,11 @@ impl<'a> Manager<'a> {
 
     fn feed(&mut self, event: Event) -> Result<(), SweepError> {
         let mut actions = VecDeque::from(self.scheduler.on_event(event));
-        while let Some(Action::Assign { slot, unit }) = actions.pop_front() {
-            if self.graph.has_failed(unit) {
-                // Its run has failed while the unit was waiting.
+        while let Some(action) = actions.pop_front() {
+            // No slot is lost before the job is.
+            let Action::Assign { slot, unit } = action else { continue };
+            if self.graph.has_failed(unit) || self.is_over[unit as usize] {
+                // Its run has failed while the unit was waiting, or a slot thought lost has done it.
                 actions.extend(self.scheduler.on_event(Event::Finished { slot, unit }));
                 continue;
             }
@@ -508,7 +539,7 @@ impl<'a> Manager<'a> {
                 sampler: run.sampler.clone(),
                 posterior: run.posterior.clone(),
                 stream: run.stream.0,
-                chosen: run.chosen.clone(),
+                chosen: run.chosen.as_deref().cloned(),
             }
         };
         let chain = |run: usize, chain: u32, role: Role| Task::Chain {

@@ -17,24 +17,24 @@ impl Manager<'_> {
     pub(super) fn settle(&mut self, slot: Slot, unit: UnitId, outcome: Outcome) -> Result<(), SweepError> {
         self.board.take(slot, unit, Instant::now());
         // A slot that was given up for lost may answer after all; the same bits come in once.
-        if !self.is_over[unit as usize] {
-            self.end(slot, unit, outcome)?;
-        }
-        self.feed(Event::Finished { slot, unit })
+        let again = !self.is_over[unit as usize] && self.end(slot, unit, outcome)?;
+        self.feed(Event::Finished { slot, unit })?;
+        if again { self.retry(unit, slot) } else { Ok(()) }
     }
 
-    fn end(&mut self, slot: Slot, unit: UnitId, outcome: Outcome) -> Result<(), SweepError> {
+    /// A unit has ended; whether it is to be tried again.
+    fn end(&mut self, slot: Slot, unit: UnitId, outcome: Outcome) -> Result<bool, SweepError> {
         let kind = self.graph.kind(unit);
         let what = kind.describe(self.plan);
         let host = &outcome.host;
         match &outcome.end {
             End::Interrupted => {
                 log::info!("{what} stopped on the way");
-                return Ok(());
+                return Ok(false);
             }
             End::Failed(failure) if !failure.settled && self.may_retry(unit) => {
                 log::warn!("{what} failed on rank {}: {}; it is tried again", slot.rank, failure.reason);
-                return self.retry(unit, slot);
+                return Ok(true);
             }
             End::Done(_) => log::info!("{what} done on {host} in {:.3} s", outcome.seconds),
             End::Failed(_) => log::info!("{what} failed on {host} in {:.3} s", outcome.seconds),
@@ -49,13 +49,7 @@ impl Manager<'_> {
                 let content = self.worth_keeping(kind, &output, outcome.seconds, &outcome.host)?;
                 self.take(kind, output, outcome.seconds, outcome.host);
                 if let Some(content) = content {
-                    let name = kind.name(self.plan);
-                    self.write(Job::Keep {
-                        file: name.outcome(),
-                        owner: name.owner,
-                        content,
-                        durable: false,
-                    });
+                    self.keepsakes.add(kind.name(self.plan), content, Instant::now());
                 }
                 // A target may be sampled once it is on disk: made again, it must be the recorded one.
                 if !matches!(kind, UnitKind::Build(_)) {
@@ -69,7 +63,7 @@ impl Manager<'_> {
             End::Interrupted => {}
         }
         self.observer.progress(&Progress::Unit { done: self.executed, total: self.to_do });
-        Ok(())
+        Ok(false)
     }
 
     /// The bytes of an outcome that must not be lost before its run is on disk: all but a run's last.
@@ -90,6 +84,16 @@ impl Manager<'_> {
         Ok(keep.then(|| postcard::to_stdvec(&(output, seconds, host))).transpose()?)
     }
 
+    /// Has the writer keep the products that wait.
+    pub(super) fn keep(&mut self) {
+        for (owner, file, content) in self.keepsakes.take() {
+            match content {
+                Ok(content) => self.write(Job::Keep { owner, file, content, durable: false }),
+                Err(e) => log::warn!("finished units are not kept: {e}"),
+            }
+        }
+    }
+
     fn may_retry(&self, unit: UnitId) -> bool {
         self.attempts.get(&unit).copied().unwrap_or(0) < self.options.retries && self.stopping.is_none()
     }
@@ -97,8 +101,7 @@ impl Manager<'_> {
     /// Has a unit run again, elsewhere where there is an elsewhere.
     pub(super) fn retry(&mut self, unit: UnitId, avoid: Slot) -> Result<(), SweepError> {
         *self.attempts.entry(unit).or_insert(0) += 1;
-        let cost = self.graph.cost(unit);
-        self.feed(Event::Retry { unit, cost, avoid })
+        self.feed(Event::Retry { unit, avoid })
     }
 
     /// Slots that have given no sign for too long are given up, and their units run elsewhere.
@@ -146,7 +149,7 @@ impl Manager<'_> {
                 self.is_over[unit as usize] = true;
                 self.to_do -= 1;
                 self.take(kind, output, seconds, host);
-                self.graph.settled(unit, true);
+                self.graph.found(unit);
             }
         }
     }
@@ -189,6 +192,8 @@ impl Manager<'_> {
             return;
         }
         gathering.over = true;
+        self.keepsakes.forget(self.plan.runs[run].id.0);
+        let gathering = &mut self.gathering[run];
         let parts = RunParts {
             warmup: gathering.adapted.take(),
             chains: std::mem::take(&mut gathering.chains).into_iter().flatten().collect(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::Manager;
+use super::{Manager, UnitId};
 use crate::store::{StoreError, results_path};
 use crate::sweep::execute::host_name;
 use crate::sweep::writer::Job;
@@ -103,6 +103,13 @@ impl Manager<'_> {
         (reports.clone().count(), reports.filter(failed).count())
     }
 
+    /// What is expected of the units that are not over, shared among the slots.
+    fn seconds_left(&self) -> f64 {
+        let over = self.is_over.iter().enumerate().filter(|(_, over)| !**over);
+        let work: f64 = over.map(|(unit, _)| self.graph.cost(unit as UnitId)).sum();
+        work / self.board.answering().max(1) as f64
+    }
+
     fn write_status(&mut self, state: String, now: Instant) {
         let status = self.status(state, now);
         match serde_json::to_string_pretty(&status) {
@@ -122,7 +129,7 @@ impl Manager<'_> {
                 index: seat.slot.index,
                 unit: unit.map(|u| self.graph.kind(u).describe(self.plan)),
                 since: working.as_secs_f64(),
-                expected: None,
+                expected: unit.map(|u| self.graph.cost(u)),
                 saved: seat.saved.map(since),
                 utilisation: (seat.busy + working).as_secs_f64() / whole.as_secs_f64().max(1e-9),
                 lost: seat.lost,
@@ -138,7 +145,7 @@ impl Manager<'_> {
             pid: std::process::id(),
             units: self.to_do,
             ended: self.executed,
-            left: None,
+            left: Some(self.seconds_left()),
             runs: self.plan.runs.len(),
             runs_done: done,
             runs_failed: failed,

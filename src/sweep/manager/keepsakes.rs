@@ -1,0 +1,78 @@
+//! Products of finished units that wait to be kept until their run is on disk: many small ones make one
+//! file.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::sweep::unit::UnitName;
+
+/// No product waits longer.
+const LONGEST: Duration = Duration::from_millis(50);
+/// More bytes do not wait.
+const MOST: usize = 1 << 20;
+
+/// Products by the run that they belong to, then by the unit.
+#[derive(Debug, Default)]
+pub struct Keepsakes {
+    waiting: BTreeMap<[u8; 32], Vec<(String, Vec<u8>)>>,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+impl Keepsakes {
+    /// One more.
+    pub fn add(&mut self, name: UnitName, product: Vec<u8>, now: Instant) {
+        self.bytes += product.len();
+        self.since.get_or_insert(now);
+        self.waiting.entry(name.owner).or_default().push((name.part, product));
+    }
+
+    /// A run is on its way to the disk as a whole.
+    pub fn forget(&mut self, run: [u8; 32]) {
+        self.waiting.remove(&run);
+    }
+
+    /// Whether it is time to keep them.
+    pub fn are_due(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.duration_since(since) >= LONGEST || self.bytes >= MOST)
+    }
+
+    /// A file each run: its owner, name, and content. It is called by its first unit, which no other file
+    /// holds, and by the number of the others.
+    pub fn take(&mut self) -> Vec<([u8; 32], String, Result<Vec<u8>, postcard::Error>)> {
+        (self.bytes, self.since) = (0, None);
+        let file = |(owner, units): ([u8; 32], Vec<(String, Vec<u8>)>)| {
+            let name = match units.len() {
+                1 => format!("{}.done", units[0].0),
+                n => format!("{}+{}.done", units[0].0, n - 1),
+            };
+            (owner, name, postcard::to_stdvec(&units))
+        };
+        std::mem::take(&mut self.waiting).into_iter().map(file).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_wait_a_little_and_come_out_a_run_each() {
+        let start = Instant::now();
+        let name = |owner: u8, part: &str| UnitName { owner: [owner; 32], part: part.to_owned() };
+        let mut kept = Keepsakes::default();
+        assert!(!kept.are_due(start + LONGEST));
+        kept.add(name(1, "chain-0"), vec![1], start);
+        kept.add(name(2, "warmup"), vec![2], start);
+        kept.add(name(1, "chain-2"), vec![3], start);
+        kept.add(name(3, "warmup"), vec![4], start);
+        kept.forget([3; 32]);
+        assert!(!kept.are_due(start) && kept.are_due(start + LONGEST));
+        let files = kept.take();
+        let names: Vec<(u8, &str)> = files.iter().map(|(owner, name, _)| (owner[0], name.as_str())).collect();
+        assert_eq!(names, [(1, "chain-0+1.done"), (2, "warmup.done")]);
+        assert!(!kept.are_due(start + LONGEST) && kept.take().is_empty());
+        kept.add(name(1, "chain-3"), vec![0; MOST], start);
+        assert!(kept.are_due(start));
+    }
+}
