@@ -83,7 +83,11 @@ fn verify(store: &Store, as_json: bool) -> Result<u8, Quit> {
         for unit in &report.pending {
             say!("to be made again: {unit}");
         }
-        say!("{} objects checked, {} orphans", report.checked, report.orphans.len());
+        let orphans = match report.orphans.len() {
+            0 => "no orphans".to_owned(),
+            n => format!("{n} that nothing names (`artifacts gc` removes them in time)"),
+        };
+        say!("{} objects checked, {orphans}", report.checked);
         if !report.is_sound() {
             say!(
                 "run the sweep again: it makes what is damaged or missing anew, and nothing else \

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -245,6 +245,14 @@ pub(super) enum Owner {
 pub(super) fn host() -> String {
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect()
+}
+
+/// Is `file` still what `path` names?
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
 }
 
 /// Does a process of this number run on this machine? Where that cannot be told: yes.

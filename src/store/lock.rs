@@ -6,9 +6,8 @@
 //! gone. There, everyone signs first and looks at the others then: of two that come at the same
 //! moment at least one sees the other and withdraws.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,7 @@ use std::time::SystemTime;
 
 use super::StoreError;
 use super::atomic::entries;
-use super::disk::{self, process_runs};
+use super::disk::{self, is_at, process_runs};
 use super::sign::{Heartbeat, Sign, seconds};
 
 /// How the entries of those who have a root open begin.
@@ -272,14 +271,6 @@ fn holders(root: &Path, own: Option<&Path>, flocks: bool, now: SystemTime) -> Re
     Ok(holders)
 }
 
-/// Is `file` still what `path` names?
-fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
-        _ => false,
-    }
-}
-
 /// Some parallel file systems are mounted without locks. Other errors stay errors.
 fn lacks_locks(error: &io::Error) -> bool {
     const ENOLCK: i32 = 37;
@@ -288,6 +279,7 @@ fn lacks_locks(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use super::super::faults::Disk;
@@ -363,7 +355,7 @@ mod tests {
         let unit = first.take_unit("run-00.lock", "run 00", now).unwrap();
         // A sign of life keeps it, however long ago it was taken.
         let entry = first.entry.as_ref().unwrap();
-        beat(&Sign::own(true, now), &entry.file, &entry.path, after(now, SILENCE));
+        assert!(beat(&Sign::own(true, now), &entry.file, &entry.path, after(now, SILENCE)));
         let refused = RootLock::take(root, false, after(now, 2 * SILENCE)).unwrap_err().to_string();
         assert!(refused.contains(&format!("(last sign of life {SILENCE} s ago)")), "{refused}");
         let late = after(now, 2 * SILENCE + 1);

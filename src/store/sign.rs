@@ -140,7 +140,14 @@ impl Heartbeat {
         let path = path.to_path_buf();
         let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                beat(&sign, &file, &path, SystemTime::now());
+                if !beat(&sign, &file, &path, SystemTime::now()) {
+                    log::error!(
+                        "{}: another job has taken over, because this one stood still for too long; end one of \
+                         the two (they write the same results, but do the work twice)",
+                        path.display()
+                    );
+                    break;
+                }
             }
         });
         if let Err(e) = &thread {
@@ -150,12 +157,14 @@ impl Heartbeat {
     }
 }
 
-/// One sign of life. A disk that refuses it (full, or gone for a while) gets the next one.
-pub(super) fn beat(sign: &Sign, file: &File, path: &Path, now: SystemTime) {
+/// One sign of life; `false` if the file is not this holder's any more. A disk that refuses it (full, or
+/// gone for a while) gets the next one.
+pub(super) fn beat(sign: &Sign, file: &File, path: &Path, now: SystemTime) -> bool {
     let sign = Sign { beat: Some(seconds(now)), ..sign.clone() };
     if let Err(e) = sign.write(file) {
         log::debug!("{}: no sign of life: {e}", path.display());
     }
+    disk::is_at(file, path) || path.try_exists().is_err()
 }
 
 impl Drop for Heartbeat {
@@ -183,9 +192,9 @@ mod tests {
         let sign = Sign::own(true, at(1_000_000));
         sign.write(&file).unwrap();
         assert_eq!(Sign::read(&path).unwrap(), sign);
-        beat(&sign, &file, &path, at(1_000_060));
+        assert!(beat(&sign, &file, &path, at(1_000_060)));
         let read = Sign::read(&path).unwrap();
-        assert_eq!(read, Sign { beat: Some(1_000_060), ..sign });
+        assert_eq!(read, Sign { beat: Some(1_000_060), ..sign.clone() });
         let text = read.describe(at(1_000_063));
         let us = format!("process {} on {}", std::process::id(), disk::host());
         assert_eq!(text, format!("{us} (last sign of life 3 s ago)"));
