@@ -89,7 +89,7 @@ mod tests {
         assert!(text.starts_with("plain"), "{text}");
         assert!(!CAUGHT.get());
         let inner = catch_panic(|| {
-            catch_panic(|| -> () { panic!("inner") }).unwrap_err().message;
+            catch_panic(|| -> () { panic!("inner") }).unwrap_err();
             CAUGHT.get()
         });
         assert_eq!(inner, Ok(true), "an inner catch must not end the outer one");

@@ -131,7 +131,6 @@ mod tests {
         assert_eq!(watcher.flow(at), Flow::Save);
         control.stop();
         assert_eq!(watcher.flow(at), Flow::Stop);
-        drop(watcher);
         assert_eq!(kept, 1);
     }
 

@@ -11,6 +11,17 @@ const LONGEST: Duration = Duration::from_millis(50);
 /// More bytes do not wait.
 const MOST: usize = 1 << 20;
 
+/// A file of products.
+#[derive(Debug)]
+pub struct File {
+    /// The run.
+    pub owner: [u8; 32],
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub content: Vec<u8>,
+}
+
 /// Products by the run that they belong to, then by the unit.
 #[derive(Debug, Default)]
 pub struct Keepsakes {
@@ -39,14 +50,17 @@ impl Keepsakes {
 
     /// A file each run: its owner, name, and content. It is called by its first unit, which no other file
     /// holds, and by the number of the others.
-    pub fn take(&mut self) -> Vec<([u8; 32], String, Result<Vec<u8>, postcard::Error>)> {
+    ///
+    /// # Errors
+    /// What does not serialise, which is a defect.
+    pub fn take(&mut self) -> Result<Vec<File>, postcard::Error> {
         (self.bytes, self.since) = (0, None);
         let file = |(owner, units): ([u8; 32], Vec<(String, Vec<u8>)>)| {
             let name = match units.len() {
                 1 => format!("{}.done", units[0].0),
                 n => format!("{}+{}.done", units[0].0, n - 1),
             };
-            (owner, name, postcard::to_stdvec(&units))
+            Ok(File { owner, name, content: postcard::to_stdvec(&units)? })
         };
         std::mem::take(&mut self.waiting).into_iter().map(file).collect()
     }
@@ -68,10 +82,10 @@ mod tests {
         kept.add(name(3, "warmup"), vec![4], start);
         kept.forget([3; 32]);
         assert!(!kept.are_due(start) && kept.are_due(start + LONGEST));
-        let files = kept.take();
-        let names: Vec<(u8, &str)> = files.iter().map(|(owner, name, _)| (owner[0], name.as_str())).collect();
+        let files = kept.take().unwrap();
+        let names: Vec<(u8, &str)> = files.iter().map(|f| (f.owner[0], f.name.as_str())).collect();
         assert_eq!(names, [(1, "chain-0+1.done"), (2, "warmup.done")]);
-        assert!(!kept.are_due(start + LONGEST) && kept.take().is_empty());
+        assert!(!kept.are_due(start + LONGEST) && kept.take().unwrap().is_empty());
         kept.add(name(1, "chain-3"), vec![0; MOST], start);
         assert!(kept.are_due(start));
     }

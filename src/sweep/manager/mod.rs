@@ -130,9 +130,8 @@ fn conduct(
     let _held = survey.lock_missing(plan, store)?;
     // Another sweep may have finished some of it before it let go of its locks.
     let survey = if survey.is_overtaken(plan, store)? { look()? } else { survey };
-    let board = Board::new(&ranks, Instant::now());
     let launch = Launch { by: comm.describe(), ranks: ranks.clone() };
-    let mut manager = Manager::new(plan, store, comm, options, observer, survey, board, launch)?;
+    let mut manager = Manager::new(plan, store, comm, options, observer, survey, launch)?;
     manager.graph.expect_slots(ranks.iter().map(|place| place.slots).sum());
     for place in ranks {
         for index in 0..place.slots {
@@ -243,10 +242,10 @@ impl<'a> Manager<'a> {
         options: &'a Options,
         observer: &'a mut dyn Observer,
         mut survey: Survey,
-        board: Board,
         launch: Launch,
     ) -> Result<Self, SweepError> {
         let (sender, inbox) = channel();
+        let ranks = launch.ranks.clone();
         let to_me = sender.clone();
         let pool = SlotPool::start(options.slots, options.checkpoint_every, move |told| {
             let _ = to_me.send(Inbox::Slot(told));
@@ -294,7 +293,7 @@ impl<'a> Manager<'a> {
             is_over: vec![false; graph.len()],
             attempts: HashMap::new(),
             resume: HashMap::new(),
-            board,
+            board: Board::new(&ranks, now),
             lost: Vec::new(),
             tokens: Tokens::new(now),
             keepsakes: Keepsakes::default(),

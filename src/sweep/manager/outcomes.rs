@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::keepsakes::File;
 use super::{Manager, Offer};
 use crate::sweep::SweepError;
 use crate::sweep::graph::UnitKind;
@@ -86,11 +87,11 @@ impl Manager<'_> {
 
     /// Has the writer keep the products that wait.
     pub(super) fn keep(&mut self) {
-        for (owner, file, content) in self.keepsakes.take() {
-            match content {
-                Ok(content) => self.write(Job::Keep { owner, file, content, durable: false }),
-                Err(e) => log::warn!("finished units are not kept: {e}"),
-            }
+        match self.keepsakes.take() {
+            Ok(files) => files.into_iter().for_each(|File { owner, name, content }| {
+                self.write(Job::Keep { owner, file: name, content, durable: false });
+            }),
+            Err(e) => log::warn!("finished units are not kept: {e}"),
         }
     }
 
