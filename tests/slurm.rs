@@ -288,7 +288,6 @@ fn sbatch_reads_values_as_they_are_in_the_card() {
 /// The promise itself: a sweep that is longer than its walltime is interrupted, queued again, and ends with the
 /// bits of a sweep that nobody interrupted.
 #[test]
-#[ignore = "needs checkpoints, and exit code 75 on USR1"]
 fn a_sweep_longer_than_its_walltime_ends_with_the_same_bits() {
     let Some(slurm) = Slurm::start() else { return };
     if cfg!(not(feature = "mpi")) {

@@ -64,10 +64,10 @@ fn kept(root: &Path) -> BTreeMap<String, Vec<String>> {
     found
 }
 
-/// A file is called by its first unit and the number of the others: `chain-0+3.done`.
+/// A file is called by its first unit and the number of the others: `chain-0_and_3.done`.
 fn units_in(name: &str) -> usize {
     let more =
-        name.trim_end_matches(".done").split_once('+').and_then(|(_, more)| more.parse::<usize>().ok());
+        name.trim_end_matches(".done").split_once("_and_").and_then(|(_, more)| more.parse::<usize>().ok());
     1 + more.unwrap_or(0)
 }
 

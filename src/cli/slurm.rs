@@ -6,7 +6,7 @@ use super::args::{RunArgs, SlurmArgs, SlurmCommand};
 use super::{Quit, start_log};
 use crate::config::{self, LoadOptions};
 use crate::launch::{self, Card, Job};
-use crate::sweep::Plan;
+use crate::sweep::{Options, Plan};
 
 /// Prints or submits the job.
 pub fn run(args: SlurmArgs) -> Result<u8, Quit> {
@@ -83,7 +83,7 @@ fn script(card: &Path, args: &RunArgs) -> Result<String, Quit> {
 fn arguments(args: &RunArgs, root: &Path, set: &[String], workers: u64) -> Result<Vec<String>, Quit> {
     // Every option is either passed on or not: a new one has to be looked at.
     let RunArgs { file, set: _, presets, experiment, dry_run: _, workers: asked, local: _, .. } = args;
-    let RunArgs { arith, retry_failed, strict, parsl_card: _, common, .. } = args;
+    let RunArgs { arith, retry_failed, strict, parsl_card: _, common, checkpoint_dir, time_limit, .. } = args;
     let mut words = vec!["run".to_owned(), absolute(file)?, "--root".to_owned(), absolute(root)?];
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
     option("--workers", asked.map_or(workers, u64::from).to_string());
@@ -98,6 +98,22 @@ fn arguments(args: &RunArgs, root: &Path, set: &[String], workers: u64) -> Resul
     }
     if let Some(arith) = arith {
         option("--arith", arith.name().to_owned());
+    }
+    if let Some(dir) = checkpoint_dir {
+        option("--checkpoint-dir", absolute(dir)?);
+    }
+    if let Some(limit) = time_limit {
+        option("--time-limit", limit.as_secs_f64().to_string());
+    }
+    let defaults = Options::of(1);
+    if args.checkpoint_every != defaults.checkpoint_every {
+        option("--checkpoint-every", args.checkpoint_every.as_secs_f64().to_string());
+    }
+    if Some(args.unit_timeout) != defaults.unit_timeout {
+        option("--unit-timeout", args.unit_timeout.as_secs_f64().to_string());
+    }
+    if args.retries != defaults.retries {
+        option("--retries", args.retries.to_string());
     }
     let flags = [(*retry_failed, "--retry-failed"), (*strict, "--strict"), (common.json, "--json")];
     let flags = flags.into_iter().chain([(common.quiet, "--quiet")]);

@@ -58,7 +58,7 @@ impl Keepsakes {
         let file = |(owner, units): ([u8; 32], Vec<(String, Vec<u8>)>)| {
             let name = match units.len() {
                 1 => format!("{}.done", units[0].0),
-                n => format!("{}+{}.done", units[0].0, n - 1),
+                n => format!("{}_and_{}.done", units[0].0, n - 1),
             };
             Ok(File { owner, name, content: postcard::to_stdvec(&units)? })
         };
@@ -84,7 +84,7 @@ mod tests {
         assert!(!kept.are_due(start) && kept.are_due(start + LONGEST));
         let files = kept.take().unwrap();
         let names: Vec<(u8, &str)> = files.iter().map(|f| (f.owner[0], f.name.as_str())).collect();
-        assert_eq!(names, [(1, "chain-0+1.done"), (2, "warmup.done")]);
+        assert_eq!(names, [(1, "chain-0_and_1.done"), (2, "warmup.done")]);
         assert!(!kept.are_due(start + LONGEST) && kept.take().unwrap().is_empty());
         kept.add(name(1, "chain-3"), vec![0; MOST], start);
         assert!(kept.are_due(start));
