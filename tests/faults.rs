@@ -26,7 +26,7 @@ fn job(root: &Path, ranks: usize, file: &str, more: &[&str]) -> Command {
         command.args(["-n", &ranks.to_string()]).arg(program());
     }
     command
-        .args([&config(file), "--json", "-q"])
+        .args([&config(file), "--json"])
         .args(more)
         .env("LAMBDA_HAT_HOME", root)
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
@@ -159,11 +159,9 @@ fn a_slot_that_is_silent_is_given_up_and_its_unit_done_elsewhere() {
             assert!(ran.err.contains("no worker slot answers"), "{ran:?}");
             finish(root.path(), 1, "tiny");
         } else {
+            // Two slots are left, and every rank still answers.
+            assert_eq!(ran.code, 0, "{ran:?}");
             assert!(ran.err.contains("--unit-timeout"), "{ran:?}");
-            if ran.code != 0 {
-                assert!(ran.err.contains("do not answer"), "{ran:?}");
-            }
-            finish(root.path(), 2, "tiny");
         }
         assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()), "{ranks} ranks");
     }

@@ -12,6 +12,7 @@ mod files;
 mod finish;
 mod graph;
 mod manager;
+mod options;
 mod plan;
 mod ranks;
 mod report;
@@ -30,7 +31,8 @@ use std::path::PathBuf;
 
 pub use files::{INTERNAL, read_analysis};
 pub use graph::{SweepGraph, UnitKind};
-pub use manager::{Options, SlotStatus, Status, dismiss, run, status_path};
+pub use manager::{SlotStatus, Status, dismiss, run, status_path};
+pub use options::Options;
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
 pub use results::gather;

@@ -208,6 +208,8 @@ pub enum ToManager {
         /// Its number on that host.
         node_rank: usize,
     },
+    /// The rank has heard that there is no more work.
+    Bye,
     /// A signal has reached the rank.
     Signal {
         /// Its number.

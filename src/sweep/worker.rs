@@ -88,7 +88,10 @@ impl Worker {
             }
             // Threads that still run end with the process.
             ToWorker::Abandon => return Ok(true),
-            ToWorker::Stop => return Ok(true),
+            ToWorker::Stop => {
+                tell(comm, &ToManager::Bye)?;
+                return Ok(true);
+            }
         }
         Ok(false)
     }

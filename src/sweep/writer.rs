@@ -11,7 +11,7 @@ use super::costs::Model;
 use super::fault::{self, Count};
 use super::files::{self, Provenance};
 use super::graph::UnitKind;
-use super::manager::Options;
+use super::options::Options;
 use super::plan::Plan;
 use super::ranks::Launch;
 use super::report::RunState;

@@ -2,25 +2,26 @@
 
 mod board;
 mod keepsakes;
+mod muster;
 mod outcomes;
 mod status;
 
+pub use self::muster::dismiss;
 pub use self::status::{SlotStatus, Status, status_path};
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel};
 use std::time::{Duration, Instant};
 
 use self::board::Board;
 use self::keepsakes::Keepsakes;
+use self::muster::{are_silent, meet_ranks, send, send_all};
 use super::costs::Model;
-use super::execute::host_name;
-use super::fault::{self, Count};
 use super::graph::{SweepGraph, UnitKind};
+use super::options::Options;
 use super::plan::Plan;
-use super::ranks::{Launch, RankPlace};
+use super::ranks::Launch;
 use super::report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
 use super::scheduler::{Action, Event, Scheduler, Slot, UnitId};
 use super::slots::{OwnFiles, Report, SlotPool};
@@ -47,46 +48,6 @@ const DISK_PATIENCE: Duration = Duration::from_secs(20);
 /// Time between two looks at the slots' clocks, and at the status file.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How a sweep is to be run; nothing here changes a result.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Slots on this rank.
-    pub slots: usize,
-    /// Arithmetic asked for; otherwise the best that every rank has.
-    pub arith: Option<Arith>,
-    /// Run again what failed by its numbers.
-    pub retry_failed: bool,
-    /// Number of a signal that asks to stop; 0: none yet.
-    pub signal: Arc<AtomicUsize>,
-    /// Time between two checkpoints of a unit.
-    pub checkpoint_every: Duration,
-    /// Where every rank writes checkpoints itself; `None`: rank 0 does, in the store.
-    pub checkpoint_dir: Option<PathBuf>,
-    /// How often a unit that failed by its surroundings is tried again.
-    pub retries: u32,
-    /// How long a slot may give no sign.
-    pub unit_timeout: Option<Duration>,
-    /// When the job will be ended from outside.
-    pub deadline: Option<Instant>,
-}
-
-impl Options {
-    /// The defaults, for so many slots on this rank.
-    pub fn of(slots: usize) -> Self {
-        Self {
-            slots,
-            arith: None,
-            retry_failed: false,
-            signal: Arc::new(AtomicUsize::new(0)),
-            checkpoint_every: Duration::from_secs(30),
-            checkpoint_dir: None,
-            retries: 1,
-            unit_timeout: Some(Duration::from_secs(3600)),
-            deadline: None,
-        }
-    }
-}
-
 /// Runs everything of `plan` that is not in the store yet. Where that fails, the other ranks are
 /// told to leave what they are at, so that all ranks meet again.
 pub fn run(
@@ -101,20 +62,6 @@ pub fn run(
         send_all(comm, &ToWorker::Abandon)?;
     }
     result
-}
-
-fn send_all(comm: &mut dyn Comm, message: &ToWorker) -> Result<(), SweepError> {
-    let bytes = postcard::to_stdvec(message)?;
-    for rank in 1..comm.size() {
-        fault::count(Count::Message);
-        comm.send(rank, &bytes)?;
-    }
-    Ok(())
-}
-
-fn send(comm: &mut dyn Comm, rank: usize, message: &ToWorker) -> Result<(), SweepError> {
-    fault::count(Count::Message);
-    Ok(comm.send(rank, &postcard::to_stdvec(message)?)?)
 }
 
 fn conduct(
@@ -139,43 +86,6 @@ fn conduct(
         }
     }
     manager.run()
-}
-
-/// Waits for every rank, fixes the arithmetic, and returns what each rank got, in order.
-fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<RankPlace>, SweepError> {
-    let mut ranks = vec![RankPlace::new(MANAGER, host_name(), comm.node_local().0, options.slots)];
-    let mut common = Arith::best();
-    let mut pause = Backoff::new();
-    let (_quiet, nothing) = channel::<()>();
-    while ranks.len() < comm.size() {
-        match comm.poll()? {
-            Some((rank, bytes)) => {
-                if let ToManager::Up { arith, slots, host, node_rank } = postcard::from_bytes(&bytes)? {
-                    log::debug!("rank {rank} on {host} is there and has {arith}");
-                    common = common.min(arith.parse()?);
-                    ranks.push(RankPlace::new(rank, host, node_rank, slots));
-                }
-            }
-            None => {
-                pause.wait(&nothing);
-            }
-        }
-    }
-    let arith = match options.arith {
-        Some(asked) if asked > common => return Err(SweepError::Arith { asked, common }),
-        Some(asked) => asked,
-        None => common,
-    };
-    arith.set_current()?;
-    let every = options.checkpoint_every.as_millis() as u64;
-    let dir = options.checkpoint_dir.clone();
-    send_all(comm, &ToWorker::Start { arith: arith.name().to_owned(), every, dir })?;
-    ranks.sort_unstable();
-    for place in &mut ranks {
-        place.arithmetic = arith.name();
-        log::info!("{place}");
-    }
-    Ok(ranks)
 }
 
 enum Inbox {
@@ -376,7 +286,7 @@ impl<'a> Manager<'a> {
     fn hear(&mut self, rank: usize, message: ToManager) -> Result<(), SweepError> {
         let slot = |index| Slot { rank, index };
         match message {
-            ToManager::Up { .. } => {}
+            ToManager::Up { .. } | ToManager::Bye => {}
             ToManager::Signal { signal } => self.stop(format!("{} on rank {rank}", signal_name(signal)))?,
             ToManager::Waiting { slot: index, bytes } => self.tokens.ask(slot(index), bytes),
             ToManager::Saved { slot: index, unit, state } => self.save(slot(index), unit, state),
@@ -441,6 +351,7 @@ impl<'a> Manager<'a> {
     fn finish(mut self) -> Result<Summary, SweepError> {
         self.last_word();
         send_all(self.comm, &ToWorker::Stop)?;
+        let lost_ranks = are_silent(self.comm, &self.lost)?;
         let interruption = self.stopping.take().map(|(why, _)| {
             let left = self.is_over.iter().filter(|over| !**over).count();
             Interruption { why, left }
@@ -457,7 +368,7 @@ impl<'a> Manager<'a> {
             failed_targets: self.failed_targets,
             runs,
             interruption,
-            lost_ranks: self.lost.iter().any(|slot| slot.rank != MANAGER),
+            lost_ranks,
         })
     }
 
@@ -583,24 +494,4 @@ impl<'a> Manager<'a> {
 fn signal_name(signal: usize) -> String {
     let known = i32::try_from(signal).ok().and_then(signal_hook::low_level::signal_name);
     known.map_or_else(|| format!("signal {signal}"), str::to_owned)
-}
-
-/// Sends the other ranks home without work: they report, and are told to stop.
-pub fn dismiss(comm: &mut dyn Comm) -> Result<(), SweepError> {
-    let stop = postcard::to_stdvec(&ToWorker::Stop)?;
-    let mut pause = Backoff::new();
-    let (_quiet, nothing) = channel::<()>();
-    let mut left = comm.size() - 1;
-    while left > 0 {
-        match comm.poll()? {
-            Some((rank, _)) => {
-                comm.send(rank, &stop)?;
-                left -= 1;
-            }
-            None => {
-                pause.wait(&nothing);
-            }
-        }
-    }
-    Ok(())
 }

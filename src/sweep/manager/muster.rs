@@ -1,0 +1,114 @@
+//! Meeting the other ranks at the start of a sweep and parting from them at its end.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use super::Options;
+use crate::comm::Comm;
+use crate::device::Arith;
+use crate::sweep::execute::host_name;
+use crate::sweep::fault::{self, Count};
+use crate::sweep::ranks::RankPlace;
+use crate::sweep::scheduler::Slot;
+use crate::sweep::unit::{ToManager, ToWorker};
+use crate::sweep::worker::Backoff;
+use crate::sweep::{MANAGER, SweepError};
+
+/// How long a rank with a lost slot may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Sends every other rank the same.
+pub(super) fn send_all(comm: &mut dyn Comm, message: &ToWorker) -> Result<(), SweepError> {
+    let bytes = postcard::to_stdvec(message)?;
+    for rank in 1..comm.size() {
+        fault::count(Count::Message);
+        comm.send(rank, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Sends one rank a message.
+pub(super) fn send(comm: &mut dyn Comm, rank: usize, message: &ToWorker) -> Result<(), SweepError> {
+    fault::count(Count::Message);
+    Ok(comm.send(rank, &postcard::to_stdvec(message)?)?)
+}
+
+/// Waits for every rank, fixes the arithmetic, and returns what each rank got, in order.
+pub(super) fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<RankPlace>, SweepError> {
+    let mut ranks = vec![RankPlace::new(MANAGER, host_name(), comm.node_local().0, options.slots)];
+    let mut common = Arith::best();
+    let mut pause = Backoff::new();
+    let (_quiet, nothing) = channel::<()>();
+    while ranks.len() < comm.size() {
+        match comm.poll()? {
+            Some((rank, bytes)) => {
+                if let ToManager::Up { arith, slots, host, node_rank } = postcard::from_bytes(&bytes)? {
+                    log::debug!("rank {rank} on {host} is there and has {arith}");
+                    common = common.min(arith.parse()?);
+                    ranks.push(RankPlace::new(rank, host, node_rank, slots));
+                }
+            }
+            None => {
+                pause.wait(&nothing);
+            }
+        }
+    }
+    let arith = match options.arith {
+        Some(asked) if asked > common => return Err(SweepError::Arith { asked, common }),
+        Some(asked) => asked,
+        None => common,
+    };
+    arith.set_current()?;
+    let every = options.checkpoint_every.as_millis() as u64;
+    let dir = options.checkpoint_dir.clone();
+    send_all(comm, &ToWorker::Start { arith: arith.name().to_owned(), every, dir })?;
+    ranks.sort_unstable();
+    for place in &mut ranks {
+        place.arithmetic = arith.name();
+        log::info!("{place}");
+    }
+    Ok(ranks)
+}
+
+/// Whether a rank with a lost slot does not say goodbye: it is not a unit that hangs, but all of it.
+pub(super) fn are_silent(comm: &mut dyn Comm, lost: &[Slot]) -> Result<bool, SweepError> {
+    let mut silent: BTreeSet<usize> =
+        lost.iter().map(|slot| slot.rank).filter(|&rank| rank != MANAGER).collect();
+    let until = Instant::now() + GOODBYE;
+    let mut pause = Backoff::new();
+    let (_quiet, nothing) = channel::<()>();
+    while !silent.is_empty() && Instant::now() < until {
+        match comm.poll()? {
+            Some((rank, bytes)) => {
+                if let ToManager::Bye = postcard::from_bytes(&bytes)? {
+                    silent.remove(&rank);
+                }
+            }
+            None => {
+                pause.wait(&nothing);
+            }
+        }
+    }
+    Ok(!silent.is_empty())
+}
+
+/// Sends the other ranks home without work: they report, and are told to stop.
+pub fn dismiss(comm: &mut dyn Comm) -> Result<(), SweepError> {
+    let stop = postcard::to_stdvec(&ToWorker::Stop)?;
+    let mut pause = Backoff::new();
+    let (_quiet, nothing) = channel::<()>();
+    let mut left = comm.size() - 1;
+    while left > 0 {
+        match comm.poll()? {
+            Some((rank, _)) => {
+                comm.send(rank, &stop)?;
+                left -= 1;
+            }
+            None => {
+                pause.wait(&nothing);
+            }
+        }
+    }
+    Ok(())
+}
