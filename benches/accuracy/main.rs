@@ -45,6 +45,10 @@ impl Part {
     }
 }
 
+fn quadratic_run(_: &Row) -> Vec<SamplerSpec> {
+    settings::samplers(Effort::Wide)
+}
+
 fn one_run(row: &Row) -> Vec<SamplerSpec> {
     settings::samplers(Effort::of(row.centre.len()))
 }
@@ -77,7 +81,7 @@ fn run() -> std::io::Result<bool> {
     let repetitions = std::env::var("ACCURACY_REPETITIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
     let record = Mutex::new(Record::open("target/accuracy.jsonl".as_ref())?);
     let parts = [
-        Part { name: "quadratics", rows: rows::quadratics(), samplers: one_run, repetitions: 1 },
+        Part { name: "quadratics", rows: rows::quadratics(), samplers: quadratic_run, repetitions: 1 },
         Part { name: "energy variance", rows: rows::energy_variance(), samplers: mclmc, repetitions: 1 },
         Part { name: "singular", rows: rows::singular(), samplers: one_run, repetitions: 1 },
         Part { name: "coverage", rows: rows::regular(), samplers: one_of_many, repetitions },

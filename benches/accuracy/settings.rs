@@ -7,6 +7,8 @@ use lambda_hat::config::{LoadOptions, SamplerSpec, parse};
 pub enum Effort {
     /// One run, of at most 2 minutes.
     Long,
+    /// The same with scales a million apart: mala has to learn them from steps as small as the smallest.
+    Wide,
     /// The same on thousands of parameters.
     Heavy,
     /// One of hundreds.
@@ -26,7 +28,7 @@ impl Effort {
 /// Every sampler, by its name and the overrides of its preset.
 pub fn samplers(effort: Effort) -> Vec<SamplerSpec> {
     let overrides: &[(&str, &str)] = match effort {
-        Effort::Long => &[
+        Effort::Long | Effort::Wide => &[
             ("hmc", "draws: 10000, warmup: 1000, num_integration_steps: 20, target_acceptance: 0.95"),
             ("nuts", "draws: 4000, warmup: 1000, target_acceptance: 0.95"),
             ("mala", "draws: 6000, warmup: 6000, thin: 50"),
@@ -67,7 +69,11 @@ pub fn samplers(effort: Effort) -> Vec<SamplerSpec> {
             ("vi", "draws: 500, steps: 500, M: 1, r: 10"),
         ],
     };
-    overrides.iter().map(|(name, overrides)| sampler(name, overrides)).collect()
+    let mala = |name: &str| effort == Effort::Wide && name == "mala";
+    let of = |&(name, overrides): &(&'static str, &'static str)| {
+        sampler(name, if mala(name) { "draws: 6000, warmup: 20000, thin: 50" } else { overrides })
+    };
+    overrides.iter().map(of).collect()
 }
 
 /// MCLMC at several energy variances, by which they are named; the preset's is the last.

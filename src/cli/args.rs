@@ -39,10 +39,14 @@ pub enum Command {
     Info,
 }
 
+/// No span of time is longer.
+const YEAR: Duration = Duration::from_secs(31_557_600);
+
 /// Seconds, whole or not.
 fn duration(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected seconds, such as 30 or 0.5".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "expected seconds from 0 up".to_owned())
+    let seconds = Duration::try_from_secs_f64(seconds).ok().filter(|s| *s <= YEAR);
+    seconds.ok_or_else(|| "expected seconds from 0 up to those of a year".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -87,19 +91,19 @@ pub struct RunArgs {
     /// Compute with cpu-generic, cpu-avx2 or cpu-avx512 [default: the best that every rank has]
     #[arg(long, value_name = "NAME")]
     pub arith: Option<Arith>,
-    /// Seconds between two checkpoints of a unit that takes longer
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = duration)]
-    pub checkpoint_every: Duration,
+    /// Seconds between two checkpoints of a unit that takes longer [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    pub checkpoint_every: Option<Duration>,
     /// Directory that every rank sees, where each writes its own checkpoints [default: rank 0 writes
     /// them into the store]
     #[arg(long, value_name = "DIR")]
     pub checkpoint_dir: Option<PathBuf>,
-    /// How often a unit that failed by its surroundings is tried again elsewhere
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub retries: u32,
-    /// Seconds without a sign after which a unit is given up and tried elsewhere; 0: never
-    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = duration)]
-    pub unit_timeout: Duration,
+    /// How often a unit that failed by its surroundings is tried again elsewhere [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub retries: Option<u32>,
+    /// Seconds without a sign after which a unit is given up and tried elsewhere; 0: never [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    pub unit_timeout: Option<Duration>,
     /// Stop in time for a job that ends in so many seconds [default: what SLURM says, else none]
     #[arg(long, value_name = "SECONDS", value_parser = duration)]
     pub time_limit: Option<Duration>,

@@ -13,7 +13,7 @@ use super::progress::Display;
 use super::table::{name, note, number, seconds, table, unbroken, with_error};
 use super::{Quit, signals, start_log};
 use crate::comm::{self, Comm};
-use crate::config::{self, Experiment, LoadOptions};
+use crate::config::{self, Execution, Experiment, LoadOptions};
 use crate::device::{Arith, fma_peak};
 use crate::diagnostics::Verdict;
 use crate::launch::{self, Card};
@@ -93,8 +93,8 @@ struct End {
 fn manage(args: &RunArgs, card: Option<&Path>, comm: &mut dyn Comm, signal: Arc<AtomicUsize>) -> End {
     let slots = local_slots(args, card, comm.size());
     let result = match slots.and_then(|slots| Ok(prepare(args)?.map(|prepared| (slots, prepared)))) {
-        Ok(Some((slots, (plan, store)))) => {
-            return match conduct(args, slots, &Arc::new(plan), &Arc::new(store), comm, signal) {
+        Ok(Some((slots, prepared))) => {
+            return match conduct(args, slots, &prepared, comm, signal) {
                 Ok((code, lost_ranks)) => End { result: Ok(code), lost_ranks },
                 Err(quit) => End { result: Err(quit), lost_ranks: false },
             };
@@ -105,8 +105,15 @@ fn manage(args: &RunArgs, card: Option<&Path>, comm: &mut dyn Comm, signal: Arc<
     End { result, lost_ranks: false }
 }
 
+/// What a sweep needs.
+struct Prepared {
+    plan: Arc<Plan>,
+    store: Arc<Store>,
+    execution: Execution,
+}
+
 /// The plan and its store, or `None` after a dry run.
-fn prepare(args: &RunArgs) -> Result<Option<(Plan, Store)>, Quit> {
+fn prepare(args: &RunArgs) -> Result<Option<Prepared>, Quit> {
     let options = LoadOptions {
         presets: args.presets.clone(),
         set: args.set.clone(),
@@ -125,7 +132,8 @@ fn prepare(args: &RunArgs) -> Result<Option<(Plan, Store)>, Quit> {
         print_plan(&plan, &costs, args.common.json);
         return Ok(None);
     }
-    Ok(Some((plan, Store::open(&root(args, &experiment))?)))
+    let (store, execution) = (Store::open(&root(args, &experiment))?, experiment.execution);
+    Ok(Some(Prepared { plan: Arc::new(plan), store: Arc::new(store), execution }))
 }
 
 fn root(args: &RunArgs, experiment: &Experiment) -> PathBuf {
@@ -148,21 +156,25 @@ fn local_slots(args: &RunArgs, card: Option<&Path>, ranks: usize) -> Result<usiz
 fn conduct(
     args: &RunArgs,
     slots: usize,
-    plan: &Arc<Plan>,
-    store: &Arc<Store>,
+    prepared: &Prepared,
     comm: &mut dyn Comm,
     signal: Arc<AtomicUsize>,
 ) -> Result<(u8, bool), Quit> {
+    let Prepared { plan, store, execution } = prepared;
+    let seconds = Duration::from_secs_f64;
+    let defaults = sweep::Options::of(slots);
+    let every = args.checkpoint_every.or(execution.checkpoint_every.map(seconds));
+    let timeout = args.unit_timeout.or(execution.unit_timeout.map(seconds));
     let options = sweep::Options {
-        slots,
         arith: args.arith,
         retry_failed: args.retry_failed,
         signal,
-        checkpoint_every: args.checkpoint_every,
-        checkpoint_dir: args.checkpoint_dir.clone(),
-        retries: args.retries,
-        unit_timeout: Some(args.unit_timeout).filter(|t| !t.is_zero()),
+        checkpoint_every: every.unwrap_or(defaults.checkpoint_every),
+        checkpoint_dir: args.checkpoint_dir.clone().or(execution.checkpoint_dir.clone()),
+        retries: args.retries.or(execution.retries).unwrap_or(defaults.retries),
+        unit_timeout: timeout.or(defaults.unit_timeout).filter(|t| !t.is_zero()),
         deadline: deadline(args),
+        ..defaults
     };
     let mut display = Display::new(args.common.quiet);
     let summary = sweep::run(plan, store, comm, &options, &mut display);

@@ -6,7 +6,7 @@ use super::args::{RunArgs, SlurmArgs, SlurmCommand};
 use super::{Quit, start_log};
 use crate::config::{self, LoadOptions};
 use crate::launch::{self, Card, Job};
-use crate::sweep::{Options, Plan};
+use crate::sweep::Plan;
 
 /// Prints or submits the job.
 pub fn run(args: SlurmArgs) -> Result<u8, Quit> {
@@ -105,15 +105,14 @@ fn arguments(args: &RunArgs, root: &Path, set: &[String], workers: u64) -> Resul
     if let Some(limit) = time_limit {
         option("--time-limit", limit.as_secs_f64().to_string());
     }
-    let defaults = Options::of(1);
-    if args.checkpoint_every != defaults.checkpoint_every {
-        option("--checkpoint-every", args.checkpoint_every.as_secs_f64().to_string());
+    if let Some(every) = args.checkpoint_every {
+        option("--checkpoint-every", every.as_secs_f64().to_string());
     }
-    if Some(args.unit_timeout) != defaults.unit_timeout {
-        option("--unit-timeout", args.unit_timeout.as_secs_f64().to_string());
+    if let Some(timeout) = args.unit_timeout {
+        option("--unit-timeout", timeout.as_secs_f64().to_string());
     }
-    if args.retries != defaults.retries {
-        option("--retries", args.retries.to_string());
+    if let Some(retries) = args.retries {
+        option("--retries", retries.to_string());
     }
     let flags = [(*retry_failed, "--retry-failed"), (*strict, "--strict"), (common.json, "--json")];
     let flags = flags.into_iter().chain([(common.quiet, "--quiet")]);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigErrors, Fault, Place, Report};
-use super::keys::{EXPERIMENT, POSTERIOR};
+use super::keys::{EXECUTION, EXPERIMENT, POSTERIOR};
 use super::posterior::{self, Level};
 use super::preset::{Presets, read_bounded};
 use super::samplers::{self, sampler};
@@ -12,7 +12,7 @@ use super::section::Section;
 use super::table::{check_map, is_name};
 use super::targets::{self, Context, target};
 use super::tree::{self, Node, Value};
-use super::{Dtype, Experiment, RunEntry, TargetEntry};
+use super::{Dtype, Execution, Experiment, RunEntry, TargetEntry};
 
 /// What the command line adds to a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,7 +125,22 @@ fn experiment(
         note_casts(&samplers, built_in, &mut notices);
     }
     let targets: Option<Vec<TargetEntry>> = targets.into_iter().map(|t| t?.entry).collect();
-    Some(Experiment { name: name?, targets: targets?, runs: runs?, root: root_dir, notices })
+    let execution = execution(&section);
+    Some(Experiment { name: name?, targets: targets?, runs: runs?, root: root_dir, execution, notices })
+}
+
+fn execution(section: &Section<'_>) -> Execution {
+    let Some(inner) = section.inner("execution", &EXECUTION) else { return Execution::default() };
+    let has = |name: &str| inner.has(name);
+    Execution {
+        checkpoint_every: has("checkpoint_every").then(|| inner.float("checkpoint_every")).flatten(),
+        checkpoint_dir: has("checkpoint_dir")
+            .then(|| inner.text("checkpoint_dir"))
+            .flatten()
+            .map(PathBuf::from),
+        retries: has("retries").then(|| inner.int("retries")).flatten().map(|n| n as u32),
+        unit_timeout: has("unit_timeout").then(|| inner.float("unit_timeout")).flatten(),
+    }
 }
 
 fn items<'a>(root: &'a Node, key: &str) -> &'a [Node] {

@@ -392,8 +392,23 @@ pub struct Experiment {
     pub runs: Vec<RunEntry>,
     /// `store_root` of older files.
     pub root: Option<PathBuf>,
+    /// How the sweep is carried out.
+    pub execution: Execution,
     /// Things the user should hear of: older spellings, casts, keys read and ignored.
     pub notices: Vec<String>,
+}
+
+/// What a file says about how its sweep is carried out; options win over it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Execution {
+    /// Seconds between two checkpoints of a unit.
+    pub checkpoint_every: Option<f64>,
+    /// Where every rank writes its own checkpoints.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// How often a unit that failed by its surroundings is tried again.
+    pub retries: Option<u32>,
+    /// Seconds that a slot may give no sign; 0: any number.
+    pub unit_timeout: Option<f64>,
 }
 
 /// A target with what is said about it in tables.

@@ -453,3 +453,18 @@ mod hostile {
         }
     }
 }
+
+#[test]
+fn execution_is_read_and_enters_no_id() {
+    let file = |more: &str| {
+        format!("targets: [{{ problem: quadratic, quad_dim: 2 }}]\nsamplers: [{{ name: hmc }}]\n{more}")
+    };
+    let plain = read(&file(""));
+    let given =
+        read(&file("execution: { checkpoint_every: 0.5, retries: 3, unit_timeout: 0, checkpoint_dir: /x }"));
+    assert_eq!(plain.execution, Execution::default());
+    let Execution { checkpoint_every, checkpoint_dir, retries, unit_timeout } = &given.execution;
+    assert_eq!((*checkpoint_every, *retries, *unit_timeout), (Some(0.5), Some(3), Some(0.0)));
+    assert_eq!(checkpoint_dir.as_deref(), Some(Path::new("/x")));
+    assert_eq!((plain.targets, plain.runs), (given.targets, given.runs));
+}

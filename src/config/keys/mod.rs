@@ -196,6 +196,46 @@ pub(super) static PARAMETERS: Table = Table {
 /// The tables of target entries, by `problem`.
 pub(super) static TARGETS: [&Table; 5] = [&MLP, &DLN, &QUADRATIC, &NORMAL_CROSSING, &EXTERNAL];
 
+/// How a sweep is carried out.
+pub(super) static EXECUTION: Table = Table {
+    name: "execution",
+    doc: "How the sweep is carried out: options of `run`, which win where both are given. They change no result.",
+    keys: &[
+        key(
+            "checkpoint_every",
+            Kind::Float(SECONDS),
+            Absent("30"),
+            "Seconds between two checkpoints of a unit that takes longer.",
+        ),
+        key(
+            "checkpoint_dir",
+            Kind::Text("a path"),
+            Absent("rank 0 writes checkpoints into the store"),
+            "Directory that every rank sees, where each writes its own checkpoints.",
+        ),
+        key(
+            "retries",
+            Kind::Int(0, 1000),
+            Absent("1"),
+            "How often a unit that failed by its surroundings is tried again elsewhere.",
+        ),
+        key(
+            "unit_timeout",
+            Kind::Float(SECONDS),
+            Absent("3600"),
+            "Seconds without a sign after which a unit is given up and tried elsewhere; 0: never.",
+        ),
+    ],
+    advice: &[
+        ("workers", "workers belong to --workers, or to the card of a machine"),
+        ("device", "the device belongs to the card of a machine"),
+        ("parsl_card", "give the card to the command: slurm submit --card CARD"),
+    ],
+};
+
+/// Seconds, of a year at most.
+const SECONDS: Range = Range { low: 0.0, low_open: false, high: 31_557_600.0, high_open: false };
+
 /// An experiment file.
 pub(super) static EXPERIMENT: Table = Table {
     name: "experiment",
@@ -233,6 +273,12 @@ pub(super) static EXPERIMENT: Table = Table {
             Absent("its keys' defaults"),
             "Posterior and loss of every run; target and sampler entries may say otherwise.",
         ),
+        key(
+            "execution",
+            Kind::Map(&EXECUTION),
+            Absent("the options' defaults"),
+            "How the sweep is carried out.",
+        ),
         LOSS,
         BETA_MODE,
         BETA0,
@@ -252,6 +298,7 @@ pub(super) static EXPERIMENT: Table = Table {
 pub(super) fn all_tables() -> impl Iterator<Item = &'static Table> {
     let targets = [
         &EXPERIMENT,
+        &EXECUTION,
         &POSTERIOR,
         &MLP,
         &TARGET_OVERRIDES,
