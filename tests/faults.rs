@@ -242,3 +242,21 @@ fn a_running_sweep_shows_how_it_stands() {
     let status = lambda_hat(root.path(), &["status"]).out;
     assert!(status.starts_with("torture: stopped: SIGTERM"), "{status}");
 }
+
+#[test]
+fn a_unit_that_no_machine_has_memory_for_is_refused_and_no_other() {
+    let root = temp();
+    // 10⁹ draws make a trace of 180 GB; of 8 GB of address space the other samplers need little.
+    let args = ["--set", "samplers.hmc.overrides.draws=1000000000"];
+    let command = job(root.path(), 1, "tiny", &args);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -v 8000000 && exec \"$@\"", "sh"]).arg(command.get_program());
+    limited.args(command.get_args()).env("LAMBDA_HAT_HOME", root.path());
+    let ran = Ran::from(limited.output().expect("starts"));
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("of memory") && ran.out.contains("are free on"), "{ran:?}");
+    let report: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    let verdicts: Vec<&str> =
+        report["runs"].as_array().expect("runs").iter().filter_map(|r| r["verdict"].as_str()).collect();
+    assert_eq!(verdicts.iter().filter(|v| **v == "failed").count(), 3, "{verdicts:?}");
+}

@@ -281,6 +281,18 @@ pub fn warmup<T: Real>(
     Ok(adapted)
 }
 
+/// Numbers that the trace of a chain will hold.
+pub fn trace_numbers<T: Real>(
+    spec: &SamplerSpec,
+    posterior: &Posterior<'_, T>,
+    adapted: &Adapted,
+    role: Role,
+) -> u64 {
+    let draws =
+        with_method!(&spec.algo, m => Kernel::<T>::iterations(&m.kernel(posterior, adapted, role)).draws);
+    (draws as u64).saturating_mul(layout(spec).len() as u64)
+}
+
 /// Runs one chain from w*, or from where `desk` has it, to its end.
 pub fn run_chain<T: Real>(
     spec: &SamplerSpec,

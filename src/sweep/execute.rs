@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::fault;
 use super::unit::{End, Failure, Outcome, Output, Sampling, TargetIndex, Task};
+use super::{fault, memory};
 use crate::comm::catch_panic;
 use crate::config::{Dtype, L0};
 use crate::device::Element;
@@ -76,6 +76,12 @@ enum Ended {
     Interrupted,
 }
 
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Ended::Failed(failure)
+    }
+}
+
 impl From<Interruption> for Ended {
     fn from(why: Interruption) -> Self {
         match why {
@@ -110,7 +116,9 @@ pub fn host_name() -> String {
 
 fn run(task: Task, cache: &TargetCache, desk: &mut Desk<'_>) -> Result<Output, Ended> {
     match task {
-        Task::Build { id, spec, external } => {
+        Task::Build { id, spec, external, bytes } => {
+            // Built in double precision, copied into the potential and onto the wire.
+            memory::check("building the target", bytes.saturating_mul(4))?;
             let target = build_at(&spec, id, external.as_ref(), desk)?;
             Ok(Output::Target(Box::new(target)))
         }
@@ -150,7 +158,7 @@ fn on_posterior<T: Element, R>(
     sampling: &Sampling,
     target: &Target,
     potential: &dyn Potential<T>,
-    work: impl FnOnce(Posterior<'_, T>) -> Result<R, SamplerError>,
+    work: impl FnOnce(Posterior<'_, T>) -> Result<R, Ended>,
 ) -> Result<R, Ended> {
     let whole = target.centre::<T>();
     let nbeta = target.n_data as f64 * sampling.posterior.beta(target.n_data);
@@ -165,7 +173,6 @@ fn on_posterior<T: Element, R>(
             on(&restricted, &restricted.choose(&whole))
         }
     }
-    .map_err(Ended::from)
 }
 
 fn warmup<T: Element>(
@@ -175,7 +182,7 @@ fn warmup<T: Element>(
     desk: &mut Desk<'_>,
 ) -> Result<Output, Ended> {
     on_posterior(sampling, target, potential, |posterior| {
-        sampler::warmup(&sampling.sampler, &posterior, sampling.stream, desk).map(Output::Adapted)
+        Ok(Output::Adapted(sampler::warmup(&sampling.sampler, &posterior, sampling.stream, desk)?))
     })
 }
 
@@ -199,6 +206,9 @@ impl Order<'_> {
                 L0::WStar => posterior,
                 L0::TrainedMinimum => posterior.with_l0(self.adapted.lowest_loss),
             };
+            // The trace, its copy on the wire and in a checkpoint.
+            let numbers = sampler::trace_numbers(spec, &posterior, self.adapted, self.role);
+            memory::check("the trace of a chain", numbers.saturating_mul(3 * 8))?;
             let outcome =
                 sampler::run_chain(spec, &posterior, self.adapted, stream, self.chain, self.role, desk)?;
             Ok(Output::Chain { outcome, l0: posterior.l0() })

@@ -12,6 +12,7 @@ mod files;
 mod finish;
 mod graph;
 mod manager;
+mod memory;
 mod options;
 mod plan;
 mod ranks;

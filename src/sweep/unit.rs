@@ -20,6 +20,8 @@ pub enum Task {
         spec: TargetSpec,
         /// Contents of the user's files.
         external: Option<ExternalArrays>,
+        /// Bytes of its data and parameters, about.
+        bytes: u64,
     },
     /// Adapt a sampler once for all chains of a run.
     Warmup(Sampling),

@@ -461,7 +461,12 @@ impl<'a> Manager<'a> {
         match kind {
             UnitKind::Build(t) => {
                 let target = &self.plan.targets[t];
-                Task::Build { id: target.id.0, spec: target.spec.clone(), external: target.external.clone() }
+                Task::Build {
+                    id: target.id.0,
+                    spec: target.spec.clone(),
+                    external: target.external.clone(),
+                    bytes: target.bytes(),
+                }
             }
             UnitKind::Warmup(r) => Task::Warmup(sampling(r)),
             UnitKind::Chain(r, c) => chain(r, c, Role::Main),
