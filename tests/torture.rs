@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use support::{Ran, deterministic_files, executed, lambda_hat, program, repository};
+use support::{Ran, deterministic_files, executed, lambda_hat, program, ranks_below, repository};
 
 fn config() -> String {
     repository("tests/data/sweep/torture.yaml").to_string_lossy().into_owned()
@@ -132,21 +132,6 @@ fn a_job_killed_at_the_nth_message_goes_on_with_the_same_bits() {
     for fault in ["message:1", "message:3", "message:6", "message:11", "message:20", "message:37"] {
         dies_and_goes_on(2, fault, 0);
     }
-}
-
-/// Processes below `parent` that run the program.
-fn ranks_below(parent: u32) -> Vec<u32> {
-    let program = program().canonicalize().expect("the program");
-    let exe = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let parent_of = |pid: u32| -> Option<u32> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-    };
-    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
-        .filter(|&pid| exe(pid).as_ref() == Some(&program))
-        .filter(|&pid| pid == parent || parent_of(pid) == Some(parent))
-        .collect()
 }
 
 fn kill(pid: u32) {

@@ -17,12 +17,9 @@ use crate::config::{self, Execution, Experiment, LoadOptions};
 use crate::device::{Arith, fma_peak};
 use crate::diagnostics::Verdict;
 use crate::launch::{self, Card};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::sweep::costs::Model;
-use crate::sweep::{self, MANAGER, Plan, RunState, Summary, UnitKind};
-
-/// Exit code of a sweep that was stopped on the way (`EX_TEMPFAIL` of sysexits.h).
-const INTERRUPTED: u8 = 75;
+use crate::sweep::{self, INTERRUPTED, MANAGER, Plan, RunState, Summary, UnitKind};
 
 /// Cores that a single process uses unless told otherwise.
 const MOST_SLOTS: usize = 8;
@@ -94,15 +91,15 @@ fn manage(args: &RunArgs, card: Option<&Path>, comm: &mut dyn Comm, signal: Arc<
     let slots = local_slots(args, card, comm.size());
     let result = match slots.and_then(|slots| Ok(prepare(args)?.map(|prepared| (slots, prepared)))) {
         Ok(Some((slots, prepared))) => {
-            return match conduct(args, slots, &prepared, comm, signal) {
-                Ok((code, lost_ranks)) => End { result: Ok(code), lost_ranks },
-                Err(quit) => End { result: Err(quit), lost_ranks: false },
-            };
+            let result = conduct(args, slots, &prepared, comm, signal);
+            let lost_ranks = sweep::part(comm).unwrap_or(true);
+            return End { result, lost_ranks };
         }
-        Ok(None) => sweep::dismiss(comm).map(|()| 0).map_err(Quit::from),
-        Err(quit) => sweep::dismiss(comm).map_err(Quit::from).and(Err(quit)),
+        Ok(None) => Ok(0),
+        Err(quit) => Err(quit),
     };
-    End { result, lost_ranks: false }
+    let lost_ranks = sweep::dismiss(comm).unwrap_or(true);
+    End { result, lost_ranks }
 }
 
 /// What a sweep needs.
@@ -122,6 +119,11 @@ fn prepare(args: &RunArgs) -> Result<Option<Prepared>, Quit> {
     let experiment = config::load(&args.file, &options).map_err(|e| Quit::Usage(e.to_string()))?;
     for notice in &experiment.notices {
         log::warn!("{notice}");
+    }
+    if !sweep::fault_is_understood() {
+        return Err(Quit::Usage(
+            "LAMBDA_HAT_FAULT is none of write:N, message:N, panic:PART:K, hang:PART:K".into(),
+        ));
     }
     let plan = Plan::new(&experiment)?;
     if args.dry_run {
@@ -159,7 +161,7 @@ fn conduct(
     prepared: &Prepared,
     comm: &mut dyn Comm,
     signal: Arc<AtomicUsize>,
-) -> Result<(u8, bool), Quit> {
+) -> Result<u8, Quit> {
     let Prepared { plan, store, execution } = prepared;
     let seconds = Duration::from_secs_f64;
     let defaults = sweep::Options::of(slots);
@@ -170,7 +172,7 @@ fn conduct(
         retry_failed: args.retry_failed,
         signal,
         checkpoint_every: every.unwrap_or(defaults.checkpoint_every),
-        checkpoint_dir: args.checkpoint_dir.clone().or(execution.checkpoint_dir.clone()),
+        checkpoint_dir: checkpoint_dir(args, execution)?,
         retries: args.retries.or(execution.retries).unwrap_or(defaults.retries),
         unit_timeout: timeout.or(defaults.unit_timeout).filter(|t| !t.is_zero()),
         deadline: deadline(args),
@@ -186,7 +188,13 @@ fn conduct(
             stopped.why,
             stopped.left
         );
-        return Ok((INTERRUPTED, summary.lost_ranks));
+        if stopped.late > 0 {
+            complain!(
+                "{} of them were in a step too long to wait for, and go on from an earlier checkpoint",
+                stopped.late
+            );
+        }
+        return Ok(INTERRUPTED);
     }
     sweep::gather(plan, store, &summary)?;
     print_summary(plan, &summary, args.common.json);
@@ -194,14 +202,32 @@ fn conduct(
         || summary.runs.iter().any(|r| matches!(r.state, RunState::Failed(_)));
     let doubtful =
         summary.runs.iter().any(|r| matches!(&r.state, RunState::Done(a) if a.verdict == Verdict::Check));
-    Ok((u8::from(failed || (args.strict && doubtful)), summary.lost_ranks))
+    Ok(u8::from(failed || (args.strict && doubtful)))
+}
+
+/// Where every rank writes checkpoints: an absolute path, for ranks may work elsewhere, that can be
+/// written to.
+fn checkpoint_dir(args: &RunArgs, execution: &Execution) -> Result<Option<PathBuf>, Quit> {
+    let Some(dir) = args.checkpoint_dir.as_ref().or(execution.checkpoint_dir.as_ref()) else {
+        return Ok(None);
+    };
+    let told = |e: std::io::Error| {
+        Quit::Environment(format!(
+            "--checkpoint-dir {}: {e}; name a directory that every rank can write to",
+            dir.display()
+        ))
+    };
+    let dir = std::path::absolute(dir).map_err(told)?;
+    store::probe(&dir).map_err(told)?;
+    Ok(Some(dir))
 }
 
 /// When the job will be ended from outside: as the option says, else SLURM.
 fn deadline(args: &RunArgs) -> Option<Instant> {
     let left = args.time_limit.or_else(|| {
         let end: u64 = std::env::var("SLURM_JOB_END_TIME").ok()?.trim().parse().ok()?;
-        (UNIX_EPOCH + Duration::from_secs(end)).duration_since(SystemTime::now()).ok()
+        // One that has passed leaves no time.
+        Some((UNIX_EPOCH + Duration::from_secs(end)).duration_since(SystemTime::now()).unwrap_or_default())
     })?;
     Instant::now().checked_add(left)
 }

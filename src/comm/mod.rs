@@ -19,6 +19,8 @@ pub use mpi_comm::MpiComm;
 pub use panic::{PANIC_CODE, Panic, abort_on_panic, catch_panic};
 pub use solo::SoloComm;
 
+use std::time::Duration;
+
 /// What can go wrong between ranks.
 #[derive(Debug, thiserror::Error)]
 pub enum CommError {
@@ -90,6 +92,10 @@ pub trait Comm {
 
     /// The next message and its sender, if one has arrived in full; never waits.
     fn poll(&mut self) -> Result<Option<(usize, Vec<u8>)>, CommError>;
+
+    /// From now on a message that its receiver does not take within `patience` ends the job with `code`:
+    /// the receiver is gone, and MPI has no other way out of the send. `None`: wait for ever.
+    fn set_patience(&mut self, _patience: Option<Duration>, _code: u8) {}
 
     /// Waits, asleep, until every rank is here. Messages that arrive meanwhile are kept for
     /// [`poll`](Comm::poll).

@@ -1,7 +1,7 @@
 //! The job that an MPI launcher started (MPI 3.1; sections cited are of that standard).
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mpi::collective::CommunicatorCollectives;
 use mpi::environment::{self, Universe};
@@ -27,6 +27,7 @@ pub struct MpiComm {
     incoming: VecDeque<(usize, Vec<u8>)>,
     partial: HashMap<usize, Vec<u8>>,
     piece: usize,
+    patience: Option<(Duration, u8)>,
     node: (usize, usize),
     // Last, so that communicators are freed before MPI_Finalize.
     _universe: Universe,
@@ -58,6 +59,7 @@ impl MpiComm {
             incoming: VecDeque::new(),
             partial: HashMap::new(),
             piece: PIECE,
+            patience: None,
             node: (count(node.rank()), count(node.size())),
             _universe: universe,
         })
@@ -103,16 +105,37 @@ impl MpiComm {
                 let process = self.messages.process_at_rank(to);
                 process.immediate_send_with_tag(scope, bytes, tag)
             };
-            let mut pause = Pause::default();
+            let (mut pause, begun) = (Pause::default(), Instant::now());
             while let Err(still) = sending.test() {
                 sending = still;
+                self.give_up(to, begun);
                 pause.unless(self.take_in());
             }
         });
     }
 }
 
+impl MpiComm {
+    /// Ends the job where a receiver has taken nothing for too long.
+    fn give_up(&mut self, to: Rank, begun: Instant) {
+        if let Some((patience, code)) = self.patience
+            && begun.elapsed() > patience
+        {
+            eprintln!(
+                "error: rank {to} has taken no message for {} s: the job is ended; the same command goes on from what \
+                 is saved",
+                patience.as_secs_f64()
+            );
+            self.abort(i32::from(code));
+        }
+    }
+}
+
 impl Comm for MpiComm {
+    fn set_patience(&mut self, patience: Option<Duration>, code: u8) {
+        self.patience = patience.map(|patience| (patience, code));
+    }
+
     fn rank(&self) -> usize {
         count(self.messages.rank())
     }

@@ -2,14 +2,16 @@
 //!
 //! `store/checkpoints/<64 hex of a run or target>/<part>.<state>`: 8 bytes of magic, the BLAKE3 of the
 //! rest, the length of the context (4 bytes, little-endian), the context, the content. The context says
-//! who can read the content, such as version and arithmetic; one of another context is left alone.
+//! who can read the content, such as version and arithmetic, and whose it is; one of another context is
+//! left alone.
 //!
-//! Unlike objects these are a convenience: one that is damaged or not ours is put aside with a
+//! Unlike objects these are a convenience: one that is damaged or not ours is left where it is, with a
 //! warning, and the work is done again.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::atomic::{entries, write_file, write_volatile};
 use super::disk;
@@ -25,6 +27,13 @@ pub struct Kept {
     pub name: String,
     /// What was written.
     pub content: Vec<u8>,
+    /// When.
+    pub modified: SystemTime,
+}
+
+/// A context with whose part it is of.
+fn about(context: &str, owner: &Hash, name: &str) -> String {
+    format!("{context}, {name} of {owner}")
 }
 
 /// A file's bytes for a content in a context.
@@ -73,7 +82,7 @@ pub fn keep(
 ) -> Result<(), StoreError> {
     check_name(name)?;
     let path = dir.join(owner.to_string()).join(name);
-    let bytes = seal(context, content);
+    let bytes = seal(&about(context, owner, name), content);
     if durable {
         return write_file(&path, 0o644, |file| file.write_all(&bytes));
     }
@@ -82,27 +91,32 @@ pub fn keep(
 
 /// Everything that is kept under `dir` of an owner's unfinished work, as far as it is for `context`, in
 /// the order of names.
-///
-/// # Errors
-/// [`StoreError`] where the directory cannot be read.
-pub fn kept(dir: &Path, owner: &Hash, context: &str) -> Result<Vec<Kept>, StoreError> {
+pub fn kept(dir: &Path, owner: &Hash, context: &str) -> Vec<Kept> {
     let mut found = Vec::new();
-    for entry in entries(&dir.join(owner.to_string()))? {
+    let owned = dir.join(owner.to_string());
+    let list = entries(&owned).unwrap_or_else(|e| {
+        log::warn!("{e}; the work is done again");
+        Vec::new()
+    });
+    for entry in list {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with('.') {
             continue;
         }
         let content = match fs::read(&path) {
-            Ok(bytes) => unseal(&bytes, context).map(<[u8]>::to_vec),
+            Ok(bytes) => unseal(&bytes, &about(context, owner, &name)).map(<[u8]>::to_vec),
             Err(e) => Err(format!("cannot be read ({e})")),
         };
         match content {
-            Ok(content) => found.push(Kept { name, content }),
+            Ok(content) => {
+                let modified = entry.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+                found.push(Kept { name, content, modified });
+            }
             Err(why) => log::warn!("the checkpoint {} {why}; its work is done again", path.display()),
         }
     }
-    Ok(found)
+    found
 }
 
 /// Lets go of what is kept under `dir` of an owner's work.
@@ -115,6 +129,18 @@ pub fn let_go(dir: &Path, owner: &Hash) -> Result<(), StoreError> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", &path)(e)),
         _ => Ok(()),
     }
+}
+
+/// Makes sure that files can be written under `dir`, which is made if missing.
+///
+/// # Errors
+/// Why they cannot.
+pub fn probe(dir: &Path) -> std::io::Result<()> {
+    if !dir.is_dir() {
+        disk::make_dir(dir)?;
+    }
+    // Removed again when it is dropped.
+    disk::Temporary::create(dir, 0o644).map(drop)
 }
 
 impl Store {
@@ -135,16 +161,20 @@ mod tests {
         for durable in [true, false] {
             keep(dir.path(), (&owner, "chain-1.part"), "v1 avx2", b"halfway", durable).unwrap();
             keep(dir.path(), (&owner, "chain-0.done"), "v1 avx2", b"", durable).unwrap();
-            let all = kept(dir.path(), &owner, "v1 avx2").unwrap();
+            let all = kept(dir.path(), &owner, "v1 avx2");
             let names: Vec<&str> = all.iter().map(|k| k.name.as_str()).collect();
             assert_eq!(names, ["chain-0.done", "chain-1.part"]);
             assert_eq!(all[1].content, b"halfway");
         }
-        assert!(kept(dir.path(), &owner, "v1 avx512").unwrap().is_empty());
-        assert!(kept(dir.path(), &other, "v1 avx2").unwrap().is_empty());
+        // A file in another's place is none.
+        let at = |owner: &Hash, name: &str| dir.path().join(owner.to_string()).join(name);
+        fs::copy(at(&owner, "chain-1.part"), at(&owner, "chain-2.part")).unwrap();
+        assert_eq!(kept(dir.path(), &owner, "v1 avx2").len(), 2);
+        assert!(kept(dir.path(), &owner, "v1 avx512").is_empty());
+        assert!(kept(dir.path(), &other, "v1 avx2").is_empty());
         let_go(dir.path(), &owner).unwrap();
         let_go(dir.path(), &owner).unwrap();
-        assert!(kept(dir.path(), &owner, "v1 avx2").unwrap().is_empty());
+        assert!(kept(dir.path(), &owner, "v1 avx2").is_empty());
     }
 
     #[test]

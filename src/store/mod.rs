@@ -48,7 +48,7 @@ use std::time::SystemTime;
 
 pub use atomic::Appender;
 pub use catalog::Row;
-pub use checkpoints::{Kept, keep, kept, let_go};
+pub use checkpoints::{Kept, keep, kept, let_go, probe};
 pub use error::{StoreError, size};
 pub use gc::{Collected, Freed};
 pub use hash::{Hash, parse_urn, urn};

@@ -67,7 +67,7 @@ pub fn execute(
             End::Failed(Failure { backtrace: Some(panic.backtrace), ..Failure::by_surroundings(reason) })
         }
     };
-    Outcome { end, seconds: start.elapsed().as_secs_f64(), host: host_name() }
+    Outcome { end, seconds: start.elapsed().as_secs_f64(), host: host_name(), attempt }
 }
 
 /// Why a unit has no product.

@@ -43,6 +43,11 @@ fn wanted() -> Option<&'static Fault> {
     FAULT.get_or_init(|| parse(&std::env::var("LAMBDA_HAT_FAULT").ok()?)).as_ref()
 }
 
+/// Whether `LAMBDA_HAT_FAULT` is absent, empty, or one of the above.
+pub fn is_understood() -> bool {
+    std::env::var("LAMBDA_HAT_FAULT").map_or(true, |text| text.is_empty() || parse(&text).is_some())
+}
+
 /// Counts one, and dies where that was the one.
 pub fn count(what: Count) {
     static SEEN: AtomicU64 = AtomicU64::new(0);

@@ -6,8 +6,14 @@ use std::fs;
 use super::unit::Failure;
 use crate::store::size;
 
+/// Less is not worth asking the system for.
+const LARGE: u64 = 64 << 20;
+
 /// Refuses what needs more bytes than are free; where that cannot be told, nothing is refused.
 pub fn check(what: &str, needed: u64) -> Result<(), Failure> {
+    if needed < LARGE {
+        return Ok(());
+    }
     match free() {
         Some(free) if needed > free => Err(Failure::by_surroundings(format!(
             "{what} needs about {} of memory and {} are free on {}: ask for fewer draws, or fewer slots a machine \

@@ -30,9 +30,10 @@ mod writer;
 
 use std::path::PathBuf;
 
+pub use fault::is_understood as fault_is_understood;
 pub use files::{INTERNAL, read_analysis};
 pub use graph::{SweepGraph, UnitKind};
-pub use manager::{SlotStatus, Status, dismiss, run, status_path};
+pub use manager::{SlotStatus, Status, dismiss, part, run, status_path};
 pub use options::Options;
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
@@ -52,6 +53,9 @@ use crate::target::TargetError;
 fn context() -> String {
     format!("{} ({}) with {}", crate::VERSION, crate::GIT_SHA, Arith::current())
 }
+
+/// Exit code of a sweep that was stopped on the way (`EX_TEMPFAIL` of sysexits.h).
+pub const INTERRUPTED: u8 = 75;
 
 /// The rank that manages.
 pub const MANAGER: usize = 0;

@@ -100,8 +100,6 @@ pub struct Summary {
     pub runs: Vec<RunReport>,
     /// Where the sweep was stopped on the way.
     pub interruption: Option<Interruption>,
-    /// Some rank does not answer any more: the job cannot end as one.
-    pub lost_ranks: bool,
 }
 
 /// A sweep that was stopped on the way.
@@ -111,4 +109,6 @@ pub struct Interruption {
     pub why: String,
     /// Units that are left to do.
     pub left: usize,
+    /// Units whose last step was too long to wait for: they go on from an earlier checkpoint.
+    pub late: usize,
 }

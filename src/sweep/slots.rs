@@ -24,6 +24,11 @@ pub enum Report {
         /// The state.
         state: Vec<u8>,
     },
+    /// A checkpoint of the unit that it works on is on disk.
+    Written {
+        /// The slot's number on this rank.
+        slot: usize,
+    },
     /// A unit's end.
     Done {
         /// The slot's number on this rank.
@@ -53,6 +58,7 @@ pub struct SlotPool {
     files: Arc<Mutex<Option<OwnFiles>>>,
     queues: Vec<Sender<Order>>,
     threads: Vec<JoinHandle<()>>,
+    report: Box<dyn Fn() -> Box<dyn Fn(Report) + Send>>,
 }
 
 impl SlotPool {
@@ -62,28 +68,47 @@ impl SlotPool {
     where
         F: Fn(Report) + Clone + Send + 'static,
     {
-        let cache = Arc::new(TargetCache::default());
-        let control = Arc::new(Control::new(slots, every));
-        let files = Arc::new(Mutex::new(None));
-        let (mut queues, mut threads) = (Vec::with_capacity(slots), Vec::with_capacity(slots));
+        let mut pool = Self {
+            cache: Arc::new(TargetCache::default()),
+            control: Arc::new(Control::new(slots, every)),
+            files: Arc::new(Mutex::new(None)),
+            queues: Vec::with_capacity(slots),
+            threads: Vec::with_capacity(slots),
+            report: Box::new(move || Box::new(report.clone())),
+        };
         for slot in 0..slots {
-            let (queue, orders) = channel::<Order>();
-            let desk = Bench {
-                slot,
-                cache: Arc::clone(&cache),
-                control: Arc::clone(&control),
-                files: Arc::clone(&files),
-            };
-            let report = report.clone();
-            let thread = std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || {
-                for order in orders {
-                    desk.work(order, &report);
-                }
-            })?;
-            queues.push(queue);
-            threads.push(thread);
+            let (queue, thread) = pool.thread(slot)?;
+            pool.queues.push(queue);
+            pool.threads.push(thread);
         }
-        Ok(Self { cache, control, files, queues, threads })
+        Ok(pool)
+    }
+
+    fn thread(&self, slot: usize) -> std::io::Result<(Sender<Order>, JoinHandle<()>)> {
+        let (queue, orders) = channel::<Order>();
+        let bench = Bench {
+            slot,
+            cache: Arc::clone(&self.cache),
+            control: Arc::clone(&self.control),
+            files: Arc::clone(&self.files),
+        };
+        let report = (self.report)();
+        let thread = std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || {
+            for order in orders {
+                bench.work(order, &report);
+            }
+        })?;
+        Ok((queue, thread))
+    }
+
+    /// Puts a new thread in the place of one that does not answer. The old one, should it wake up, ends after
+    /// the unit that it is at.
+    pub fn replace(&mut self, slot: usize) -> std::io::Result<()> {
+        let (queue, thread) = self.thread(slot)?;
+        if let (Some(old), Some(of)) = (self.queues.get_mut(slot), self.threads.get_mut(slot)) {
+            (*old, *of) = (queue, thread);
+        }
+        Ok(())
     }
 
     /// Number of slots.
@@ -146,16 +171,20 @@ impl Bench {
             log::info!("{} goes on from its checkpoint: {before:.1} s of work are kept", name.part);
         }
         let begun = Instant::now();
-        let watcher = Watcher::new(&self.control, slot, |state: Vec<u8>| {
-            let state = pack(before + begun.elapsed().as_secs_f64(), &state);
-            match self.written(&name, &state) {
-                true => self.control.passed_on(slot),
-                false => report(Report::Saved { slot, unit, state }),
+        let seconds = || before + begun.elapsed().as_secs_f64();
+        let keep = |state: Vec<u8>| match self.written(&name, &state) {
+            true => {
+                self.control.passed_on(slot);
+                report(Report::Written { slot });
             }
-        });
+            false => report(Report::Saved { slot, unit, state }),
+        };
         self.control.passed_on(slot);
+        let watcher = Watcher::new(&self.control, (slot, unit), |state| pack(seconds(), &state), keep);
         let mut outcome = execute(*task, &self.cache, Desk::new(watcher, resume), (&name.part, attempt));
         outcome.seconds += before;
+        outcome.attempt = attempt;
+        self.control.release(slot);
         report(Report::Done { slot, unit, outcome });
     }
 

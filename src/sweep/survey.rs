@@ -1,16 +1,16 @@
 //! What is there already: finished work is never redone, damaged work is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::files;
 use super::graph::UnitKind;
 use super::plan::Plan;
-use super::unit::{Failure, Output};
+use super::unit::{Failure, Output, UnitName};
 use super::{SweepError, context};
 use crate::config::Id;
 use crate::diagnostics::Analysis;
-use crate::store::{self, Guard, ObjectState, RUN, Ref, Status, Store, TARGET};
+use crate::store::{self, Guard, Hash, Kept, ObjectState, RUN, Ref, Status, Store, TARGET};
 use crate::target::Target;
 
 /// Locks held at most.
@@ -34,8 +34,6 @@ pub struct Survey {
     pub targets: Vec<Found<Target>>,
     /// A run each.
     pub runs: Vec<Found<Box<Analysis>>>,
-    /// What earlier launches have left of units.
-    pub offers: Vec<(UnitKind, Offer)>,
 }
 
 /// What an earlier launch has left of a unit.
@@ -50,12 +48,7 @@ pub enum Offer {
 impl Survey {
     /// Reads what the store has of a plan, re-hashing it, and lays the `runs/` tree out again where
     /// files are gone.
-    pub fn of(
-        plan: &Plan,
-        store: &Store,
-        retry_failed: bool,
-        checkpoint_dir: Option<&Path>,
-    ) -> Result<Self, SweepError> {
+    pub fn of(plan: &Plan, store: &Store, retry_failed: bool) -> Result<Self, SweepError> {
         let mut targets = Vec::with_capacity(plan.targets.len());
         for planned in &plan.targets {
             let found = match intact(store, TARGET, &planned.id, retry_failed)? {
@@ -82,24 +75,28 @@ impl Survey {
             };
             runs.push(found);
         }
-        let dirs: Vec<PathBuf> =
-            [store.checkpoints()].into_iter().chain(checkpoint_dir.map(Path::to_owned)).collect();
+        Ok(Self { targets, runs })
+    }
+
+    /// What earlier launches have left of the units that are missing; of those that are not, it is removed.
+    /// To be asked under the locks.
+    pub fn offers(&self, plan: &Plan, dirs: &[PathBuf]) -> Result<Vec<(UnitKind, Offer)>, SweepError> {
         let mut offers = Vec::new();
-        for (t, found) in targets.iter().enumerate() {
+        for (t, found) in self.targets.iter().enumerate() {
             offers.extend(match found {
-                Found::Missing => left_of(&dirs, &plan.targets[t].id, &[UnitKind::Build(t)], plan)?,
-                _ => let_go(&dirs, &plan.targets[t].id)?,
+                Found::Missing => left_of(dirs, &plan.targets[t].id, &[UnitKind::Build(t)], plan),
+                _ => let_go(dirs, &plan.targets[t].id)?,
             });
         }
-        for (r, found) in runs.iter().enumerate() {
+        for (r, found) in self.runs.iter().enumerate() {
             let chains = (0..plan.runs[r].sampler.chains as u32).map(|c| UnitKind::Chain(r, c));
             let kinds = [UnitKind::Warmup(r), UnitKind::Control(r)].into_iter().chain(chains);
             offers.extend(match found {
-                Found::Missing => left_of(&dirs, &plan.runs[r].id, &kinds.collect::<Vec<_>>(), plan)?,
-                _ => let_go(&dirs, &plan.runs[r].id)?,
+                Found::Missing => left_of(dirs, &plan.runs[r].id, &kinds.collect::<Vec<_>>(), plan),
+                _ => let_go(dirs, &plan.runs[r].id)?,
             });
         }
-        Ok(Self { targets, runs, offers })
+        Ok(offers)
     }
 
     /// Whether something that was missing has been recorded as done since.
@@ -142,36 +139,41 @@ fn let_go(dirs: &[PathBuf], id: &Id) -> Result<Vec<(UnitKind, Offer)>, SweepErro
 
 /// What earlier launches have left of the units of a run or target: of each the product, else the newest
 /// checkpoint.
-fn left_of(
-    dirs: &[PathBuf],
-    id: &Id,
-    kinds: &[UnitKind],
-    plan: &Plan,
-) -> Result<Vec<(UnitKind, Offer)>, SweepError> {
+fn left_of(dirs: &[PathBuf], id: &Id, kinds: &[UnitKind], plan: &Plan) -> Vec<(UnitKind, Offer)> {
     let mut files = Vec::new();
     for dir in dirs {
-        files.extend(store::kept(dir, &files::key(id), &context())?);
+        files.extend(store::kept(dir, &files::key(id), &context()));
     }
     let mut done = BTreeMap::new();
     for kept in files.iter().filter(|kept| kept.name.ends_with(".done")) {
-        let units: Vec<(String, Vec<u8>)> = postcard::from_bytes(&kept.content)?;
-        done.extend(units);
+        match postcard::from_bytes::<Vec<(String, Vec<u8>)>>(&kept.content) {
+            Ok(units) => done.extend(units),
+            Err(e) => log::warn!("{} of {}: {e}; its work is done again", kept.name, id.short(12)),
+        }
     }
     let mut offers = Vec::new();
     for &kind in kinds.iter().filter(|_| !files.is_empty()) {
         let name = kind.name(plan);
-        if let Some(product) = done.get(&name.part) {
-            let (output, seconds, host) = postcard::from_bytes(product)?;
+        let product = done.get(&name.part).and_then(|product| postcard::from_bytes(product).ok());
+        if let Some((output, seconds, host)) = product {
             offers.push((kind, Offer::Done(output, seconds, host)));
-            continue;
-        }
-        // Of two the one that has come farther is the longer one: traces grow.
-        let parts = files.iter().filter(|kept| kept.name == name.checkpoint());
-        if let Some(kept) = parts.max_by_key(|kept| kept.content.len()) {
-            offers.push((kind, Offer::Part(kept.content.clone())));
+        } else if let Some(state) = newest(&files, &name) {
+            offers.push((kind, Offer::Part(state)));
         }
     }
-    Ok(offers)
+    offers
+}
+
+/// The newest checkpoint of a unit.
+fn newest(files: &[Kept], name: &UnitName) -> Option<Vec<u8>> {
+    let parts = files.iter().filter(|kept| kept.name == name.checkpoint());
+    parts.max_by_key(|kept| kept.modified).map(|kept| kept.content.clone())
+}
+
+/// The newest checkpoint of a unit on disk.
+pub fn checkpoint(dirs: &[PathBuf], name: &UnitName) -> Option<Vec<u8>> {
+    let kept = |dir: &PathBuf| store::kept(dir, &Hash(name.owner), &context());
+    newest(&dirs.iter().flat_map(kept).collect::<Vec<_>>(), name)
 }
 
 /// The record of something done, if all its objects are there and intact.

@@ -112,12 +112,14 @@ pub struct Outcome {
     pub seconds: f64,
     /// Host name.
     pub host: String,
+    /// Which attempt at it this was, from 0.
+    pub attempt: u32,
 }
 
 impl Outcome {
     /// Of a unit that was not begun.
     pub fn interrupted() -> Self {
-        Self { end: End::Interrupted, seconds: 0.0, host: String::new() }
+        Self { end: End::Interrupted, seconds: 0.0, host: String::new(), attempt: 0 }
     }
 }
 
@@ -171,6 +173,11 @@ pub enum ToWorker {
     },
     /// Stop at the next step, and send checkpoints.
     Drain,
+    /// Put a new thread in the place of the slot's.
+    Replace {
+        /// The slot.
+        slot: usize,
+    },
     /// Hold this target: units will name it.
     Target {
         /// Its number.
@@ -223,6 +230,18 @@ pub enum ToManager {
         slot: usize,
         /// Its size.
         bytes: usize,
+    },
+    /// Units on a slot have made steps, or it has written a checkpoint itself.
+    Sign {
+        /// The slot.
+        slot: usize,
+        /// Whether a checkpoint is on disk.
+        saved: bool,
+    },
+    /// A slot has a new thread.
+    Replaced {
+        /// The slot.
+        slot: usize,
     },
     /// A checkpoint.
     Saved {

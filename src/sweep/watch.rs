@@ -1,9 +1,15 @@
 //! How a rank's running units are watched: asked to stop, and asked for checkpoints.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::resume::{Flow, Progress, Watch};
+
+/// Milliseconds between two checkpoints of a unit, at least.
+const SHORTEST: u64 = 5;
+/// A step so long may not end before a job that is stopped has to: the state before it is held ready.
+const LONG: Duration = Duration::from_millis(250);
 
 /// What all slots of a rank look at.
 #[derive(Debug)]
@@ -11,22 +17,33 @@ pub struct Control {
     stop: AtomicBool,
     /// Milliseconds between two checkpoints of a unit.
     every: AtomicU64,
-    /// A flag a slot: its last checkpoint is still on its way.
-    pending: Vec<AtomicBool>,
+    seats: Vec<Seat>,
+}
+
+/// What is kept of one slot.
+#[derive(Debug, Default)]
+struct Seat {
+    /// Its last checkpoint is still on its way.
+    pending: AtomicBool,
+    /// Steps that its units have made: a sign of life.
+    steps: AtomicU64,
+    /// Of a unit with long steps: the state before the present one, should it be asked to stop in its middle.
+    held: Mutex<Option<(u32, Vec<u8>)>>,
 }
 
 impl Control {
     /// For `slots` slots, with a checkpoint every so often.
     pub fn new(slots: usize, every: Duration) -> Self {
-        let pending = (0..slots).map(|_| AtomicBool::new(false)).collect();
-        let control = Self { stop: AtomicBool::new(false), every: AtomicU64::new(0), pending };
+        let seats = (0..slots).map(|_| Seat::default()).collect();
+        let control = Self { stop: AtomicBool::new(false), every: AtomicU64::new(0), seats };
         control.set_every(every);
         control
     }
 
     /// Changes the time between two checkpoints.
     pub fn set_every(&self, every: Duration) {
-        self.every.store(every.as_millis() as u64, Ordering::Relaxed);
+        let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+        self.every.store(every.max(SHORTEST), Ordering::Relaxed);
     }
 
     /// Asks every unit to stop at its next step.
@@ -41,9 +58,30 @@ impl Control {
 
     /// A slot's checkpoint has been passed on: the next may be made.
     pub fn passed_on(&self, slot: usize) {
-        if let Some(pending) = self.pending.get(slot) {
-            pending.store(false, Ordering::Relaxed);
+        if let Some(seat) = self.seats.get(slot) {
+            seat.pending.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Steps that units on a slot have made so far.
+    pub fn steps(&self, slot: usize) -> u64 {
+        self.seats.get(slot).map_or(0, |seat| seat.steps.load(Ordering::Relaxed))
+    }
+
+    /// A unit on a slot has ended: what is held of it is of no use any more.
+    pub fn release(&self, slot: usize) {
+        if let Some(seat) = self.seats.get(slot) {
+            *seat.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// The states that slots hold of units whose steps are long: (slot, unit, state).
+    pub fn take_held(&self) -> Vec<(usize, u32, Vec<u8>)> {
+        let taken = |(slot, seat): (usize, &Seat)| {
+            let (unit, state) = seat.held.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            Some((slot, unit, state))
+        };
+        self.seats.iter().enumerate().filter_map(taken).collect()
     }
 
     fn every(&self) -> Duration {
@@ -51,34 +89,54 @@ impl Control {
     }
 }
 
-/// Watches one unit on one slot; checkpoints go to `keep`.
-pub struct Watcher<'a, K> {
+/// Watches one unit on one slot; checkpoints go to `keep`, as they come or as `pack` makes them.
+pub struct Watcher<'a, P, K> {
     control: &'a Control,
     slot: usize,
+    unit: u32,
     due: Instant,
+    last: Instant,
+    pack: P,
     keep: K,
 }
 
-impl<'a, K: FnMut(Vec<u8>)> Watcher<'a, K> {
+impl<'a, P: FnMut(Vec<u8>) -> Vec<u8>, K: FnMut(Vec<u8>)> Watcher<'a, P, K> {
     /// From now on.
-    pub fn new(control: &'a Control, slot: usize, keep: K) -> Self {
-        Self { control, slot, due: Instant::now() + control.every(), keep }
+    pub fn new(control: &'a Control, (slot, unit): (usize, u32), pack: P, keep: K) -> Self {
+        control.release(slot);
+        let now = Instant::now();
+        Self { control, slot, unit, due: now + control.every(), last: now, pack, keep }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        now >= self.due && !self.control.seats[self.slot].pending.load(Ordering::Relaxed)
     }
 }
 
-impl<K: FnMut(Vec<u8>)> Watch for Watcher<'_, K> {
+impl<P: FnMut(Vec<u8>) -> Vec<u8>, K: FnMut(Vec<u8>)> Watch for Watcher<'_, P, K> {
     fn flow(&mut self, _: Progress) -> Flow {
+        self.control.seats[self.slot].steps.fetch_add(1, Ordering::Relaxed);
         if self.control.is_stopping() {
             return Flow::Stop;
         }
-        let on_its_way = || self.control.pending[self.slot].load(Ordering::Relaxed);
-        if Instant::now() >= self.due && !on_its_way() { Flow::Save } else { Flow::Continue }
+        let now = Instant::now();
+        let step = now - std::mem::replace(&mut self.last, now);
+        if step >= LONG || self.is_due(now) { Flow::Save } else { Flow::Continue }
     }
 
     fn keep(&mut self, checkpoint: Vec<u8>) {
-        self.control.pending[self.slot].store(true, Ordering::Relaxed);
-        (self.keep)(checkpoint);
-        self.due = Instant::now() + self.control.every();
+        let state = (self.pack)(checkpoint);
+        let seat = &self.control.seats[self.slot];
+        let mut held = seat.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_due(Instant::now()) || self.control.is_stopping() {
+            *held = None;
+            drop(held);
+            seat.pending.store(true, Ordering::Relaxed);
+            (self.keep)(state);
+            self.due = Instant::now() + self.control.every();
+        } else {
+            *held = Some((self.unit, state));
+        }
     }
 }
 
@@ -122,16 +180,24 @@ mod tests {
     fn a_checkpoint_waits_for_the_one_before_it() {
         let control = Control::new(1, Duration::ZERO);
         let mut kept = 0;
-        let mut watcher = Watcher::new(&control, 0, |_| kept += 1);
+        let mut watcher = Watcher::new(&control, (0, 7), |state| state, |_| kept += 1);
         let at = Progress::default();
+        let wait = || std::thread::sleep(Duration::from_millis(SHORTEST + 1));
+        wait();
         assert_eq!(watcher.flow(at), Flow::Save);
-        watcher.keep(Vec::new());
+        watcher.keep(vec![1]);
+        wait();
         assert_eq!(watcher.flow(at), Flow::Continue);
+        // One that is handed over out of turn is held.
+        watcher.keep(vec![2]);
+        assert_eq!(control.take_held(), [(0, 7, vec![2])]);
+        assert!(control.take_held().is_empty());
         control.passed_on(0);
         assert_eq!(watcher.flow(at), Flow::Save);
         control.stop();
         assert_eq!(watcher.flow(at), Flow::Stop);
-        assert_eq!(kept, 1);
+        watcher.keep(vec![3]);
+        assert_eq!((kept, control.steps(0)), (2, 4));
     }
 
     #[test]

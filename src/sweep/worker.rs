@@ -14,7 +14,7 @@ use super::{MANAGER, SweepError, context};
 use crate::comm::Comm;
 use crate::device::Arith;
 
-/// How long a rank that was told to stop waits for its slots.
+/// How long rank 0, once it has told all to stop, waits for slots.
 pub const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Serves the manager until it says stop. `signal` is set by signals that reach this process.
@@ -28,7 +28,15 @@ pub fn work(comm: &mut dyn Comm, slots: usize, arith: Arith, signal: &AtomicUsiz
     let up =
         ToManager::Up { arith: arith.name().to_owned(), slots: pool.len(), host: host_name(), node_rank };
     tell(comm, &up)?;
-    let mut worker = Worker { pool, waiting: BTreeMap::new(), draining: None, told_of_signal: false };
+    let mut worker = Worker {
+        steps: vec![0; pool.len()],
+        pool,
+        waiting: BTreeMap::new(),
+        draining: None,
+        told_of_signal: false,
+        sent_held: false,
+        last_sign: Instant::now(),
+    };
     let mut pause = Backoff::new();
     loop {
         while let Some((_, bytes)) = comm.poll()? {
@@ -45,10 +53,7 @@ pub fn work(comm: &mut dyn Comm, slots: usize, arith: Arith, signal: &AtomicUsiz
             pause.reset();
             worker.pass_on(comm, report)?;
         }
-        if worker.draining.is_some_and(|since: Instant| since.elapsed() > 3 * PATIENCE) {
-            // The manager is gone, or has stopped without us: nothing is left to do here.
-            return Ok(());
-        }
+        worker.give_signs(comm)?;
     }
 }
 
@@ -63,9 +68,40 @@ struct Worker {
     waiting: BTreeMap<usize, (u32, Vec<u8>)>,
     draining: Option<Instant>,
     told_of_signal: bool,
+    /// Whether what slots hold ready has been sent.
+    sent_held: bool,
+    /// Steps of every slot at the last sign.
+    steps: Vec<u64>,
+    last_sign: Instant,
 }
 
+/// Time between two signs of life of a slot.
+const SIGN: Duration = Duration::from_secs(1);
+/// After this long a rank that was told to stop sends what its slots hold ready.
+pub const READY: Duration = Duration::from_millis(250);
+
 impl Worker {
+    /// Tells which slots have made steps; and, late in a stop, hands over what they hold ready.
+    fn give_signs(&mut self, comm: &mut dyn Comm) -> Result<(), SweepError> {
+        if self.last_sign.elapsed() >= SIGN {
+            self.last_sign = Instant::now();
+            for slot in 0..self.steps.len() {
+                let steps = self.pool.control.steps(slot);
+                if steps != std::mem::replace(&mut self.steps[slot], steps) {
+                    tell(comm, &ToManager::Sign { slot, saved: false })?;
+                }
+            }
+        }
+        if self.draining.is_some_and(|since| since.elapsed() > READY)
+            && !std::mem::replace(&mut self.sent_held, true)
+        {
+            for (slot, unit, state) in self.pool.control.take_held() {
+                tell(comm, &ToManager::Saved { slot, unit, state })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Does what the manager says; whether that is to end.
     fn hear(&mut self, comm: &mut dyn Comm, message: ToWorker) -> Result<bool, SweepError> {
         match message {
@@ -86,9 +122,12 @@ impl Worker {
                     tell(comm, &ToManager::Saved { slot, unit, state })?;
                 }
             }
+            ToWorker::Replace { slot } => {
+                self.pool.replace(slot)?;
+                tell(comm, &ToManager::Replaced { slot })?;
+            }
             // Threads that still run end with the process.
-            ToWorker::Abandon => return Ok(true),
-            ToWorker::Stop => {
+            ToWorker::Abandon | ToWorker::Stop => {
                 tell(comm, &ToManager::Bye)?;
                 return Ok(true);
             }
@@ -107,6 +146,7 @@ impl Worker {
 
     fn pass_on(&mut self, comm: &mut dyn Comm, report: Report) -> Result<(), SweepError> {
         match report {
+            Report::Written { slot } => tell(comm, &ToManager::Sign { slot, saved: true }),
             Report::Saved { slot, unit, state } if self.draining.is_some() => {
                 tell(comm, &ToManager::Saved { slot, unit, state })
             }

@@ -233,7 +233,9 @@ impl Desk {
             }
             Job::Status { text } => {
                 let path = super::status_path(&self.plan.name)?;
-                self.store.write_volatile(&path, text.as_bytes())?;
+                if let Err(e) = self.store.write_volatile(&path, text.as_bytes()) {
+                    log::warn!("how the sweep stands is not shown: {e}");
+                }
                 Ok(Written::Kept)
             }
             Job::Target { index, target, seconds, host } => {

@@ -105,3 +105,19 @@ pub fn directory_with(root: &Path, part: &str) -> PathBuf {
     }
     panic!("no directory with {part} below {}", root.display());
 }
+
+/// Processes that are `parent` or its children and run the program.
+#[allow(dead_code)]
+pub fn ranks_below(parent: u32) -> Vec<u32> {
+    let program = program().canonicalize().expect("the program");
+    let exe = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let parent_of = |pid: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+        .filter(|&pid| exe(pid).as_ref() == Some(&program))
+        .filter(|&pid| pid == parent || parent_of(pid) == Some(parent))
+        .collect()
+}

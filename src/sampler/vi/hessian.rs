@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::dense::eigen;
 use crate::num::Real;
 use crate::num::rng::{Key, fill_normal};
+use crate::resume::{Desk, Interruption};
 use crate::sampler::chain::Scratch;
 use crate::sampler::curvature::{HVP_COST, signs as signs_of};
 use crate::sampler::{Posterior, SamplerError};
@@ -42,6 +43,7 @@ impl Hessian {
         posterior: &Posterior<'_, T>,
         key: &Key,
         scratch: &mut Scratch<T>,
+        desk: &mut Desk<'_>,
     ) -> Result<(Self, f64), SamplerError> {
         let d = posterior.dim();
         let loss =
@@ -51,11 +53,26 @@ impl Hessian {
             return Err(SamplerError::Centre { loss });
         }
         let mut fge = 1.0;
+        let mut interrupted = None;
+        // Each product is a stage; after an interruption the rest is zeros, and thrown away.
         let mut product = |v: &[f64], out: &mut [f64]| {
             fge += HVP_COST;
-            hessian_product(posterior, v, out, scratch);
+            if interrupted.is_some() {
+                return out.fill(0.0);
+            }
+            let made: Result<Vec<f64>, Interruption> = desk.stage(|_| {
+                hessian_product(posterior, v, out, scratch);
+                Ok(out.to_vec())
+            });
+            match made {
+                Ok(made) => out.copy_from_slice(&made),
+                Err(why) => interrupted = Some(why),
+            }
         };
         let mut hessian = if d <= WHOLE { whole(d, &mut product) } else { lanczos(d, key, &mut product) };
+        if let Some(why) = interrupted {
+            return Err(why.into());
+        }
         hessian.gradient = gradient;
         let numbers = hessian.eigenvalues.iter().chain(&hessian.residual).chain(&hessian.vectors);
         if !numbers.into_iter().all(|x| x.is_finite()) {
@@ -252,7 +269,8 @@ mod tests {
         let centre = vec![0.0f64; h.len()];
         let posterior = Posterior::new(&potential, &centre, 10.0, 1.0).unwrap();
         let mut scratch = Scratch::plain(&posterior);
-        Hessian::measure(&posterior, &Key::new([1; 32], Purpose::Probe, 0), &mut scratch).unwrap()
+        let key = Key::new([1; 32], Purpose::Probe, 0);
+        Hessian::measure(&posterior, &key, &mut scratch, &mut Desk::unwatched()).unwrap()
     }
 
     #[test]

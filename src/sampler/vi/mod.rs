@@ -143,7 +143,7 @@ impl Method for Vi {
     ) -> Result<Adapted, SamplerError> {
         let mut scratch = Scratch::plain(posterior);
         let probe = Key::new(id, Purpose::Probe, 0);
-        let (hessian, fge) = desk.stage(|_| Hessian::measure(posterior, &probe, &mut scratch))?;
+        let (hessian, fge) = Hessian::measure(posterior, &probe, &mut scratch, desk)?;
         let mut adapted = Adapted { fge, hessian: Some(Box::new(hessian)), ..Adapted::default() };
         match &self.approximation {
             Approximation::Mfa(mfa) => selection::choose(self, mfa, posterior, id, &mut adapted, desk)?,

@@ -79,6 +79,25 @@ impl Board {
         }
     }
 
+    /// A slot has made steps.
+    pub fn sign(&mut self, slot: Slot, now: Instant) {
+        if let Some(seat) = self.seat(slot) {
+            seat.last_sign = now;
+        }
+    }
+
+    /// A slot has a new thread.
+    pub fn revive(&mut self, slot: Slot, now: Instant) {
+        if let Some(seat) = self.seat(slot) {
+            (seat.lost, seat.since, seat.last_sign, seat.saved) = (false, now, now, None);
+        }
+    }
+
+    /// The manager itself was stopped for so long: nobody is to blame for it.
+    pub fn excuse(&mut self, pause: Duration) {
+        self.seats.iter_mut().for_each(|seat| seat.last_sign += pause);
+    }
+
     /// A slot has ended a unit.
     pub fn take(&mut self, slot: Slot, unit: UnitId, now: Instant) {
         if let Some(seat) = self.seat(slot)

@@ -6,17 +6,18 @@ mod muster;
 mod outcomes;
 mod status;
 
-pub use self::muster::dismiss;
+pub use self::muster::{dismiss, part};
 pub use self::status::{SlotStatus, Status, status_path};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel};
 use std::time::{Duration, Instant};
 
-use self::board::Board;
+use self::board::{Board, Seat};
 use self::keepsakes::Keepsakes;
-use self::muster::{are_silent, meet_ranks, send, send_all};
+use self::muster::{meet_ranks, send, send_all};
 use super::costs::Model;
 use super::graph::{SweepGraph, UnitKind};
 use super::options::Options;
@@ -29,9 +30,9 @@ use super::source::WorkSource;
 use super::survey::{Found, Offer, Survey};
 use super::unit::{Failure, Order, Sampling, Task, ToManager, ToWorker};
 use super::watch::Tokens;
-use super::worker::{Backoff, PATIENCE};
+use super::worker::{Backoff, PATIENCE, READY};
 use super::writer::{ChainPart, Job, Writer, Written};
-use super::{MANAGER, SweepError, context};
+use super::{INTERRUPTED, MANAGER, SweepError, context};
 use crate::comm::Comm;
 use crate::device::Arith;
 use crate::sampler::{Adapted, Role};
@@ -45,6 +46,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const LAST_START: Duration = Duration::from_secs(1);
 /// How long a stopped sweep waits for the disk.
 const DISK_PATIENCE: Duration = Duration::from_secs(20);
+/// A loop that has not come round for so long was suspended.
+const SUSPENDED: Duration = Duration::from_secs(2);
 /// Time between two looks at the slots' clocks, and at the status file.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -71,8 +74,10 @@ fn conduct(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<Summary, SweepError> {
+    // A rank that takes no messages for so long is gone; everything that was saved is kept.
+    comm.set_patience(options.unit_timeout, INTERRUPTED);
     let ranks = meet_ranks(comm, options)?;
-    let look = || Survey::of(plan, store, options.retry_failed, options.checkpoint_dir.as_deref());
+    let look = || Survey::of(plan, store, options.retry_failed);
     let survey = look()?;
     let _held = survey.lock_missing(plan, store)?;
     // Another sweep may have finished some of it before it let go of its locks.
@@ -136,6 +141,14 @@ struct Manager<'a> {
     lost: Vec<Slot>,
     tokens: Tokens<Slot>,
     keepsakes: Keepsakes,
+    /// Where checkpoints are.
+    dirs: Vec<PathBuf>,
+    /// Steps of every slot of this rank at the last look.
+    steps: Vec<u64>,
+    /// When the last slot was lost.
+    last_loss: Option<Instant>,
+    /// Whether what slots of this rank hold ready has been taken, late in a stop.
+    took_held: bool,
     stopping: Option<(String, Instant)>,
     /// When work is stopped for the time limit.
     stop_at: Option<Instant>,
@@ -151,7 +164,7 @@ impl<'a> Manager<'a> {
         comm: &'a mut dyn Comm,
         options: &'a Options,
         observer: &'a mut dyn Observer,
-        mut survey: Survey,
+        survey: Survey,
         launch: Launch,
     ) -> Result<Self, SweepError> {
         let (sender, inbox) = channel();
@@ -168,7 +181,9 @@ impl<'a> Manager<'a> {
                 let _ = sender.send(Inbox::Writer(written));
             })?;
         let graph = SweepGraph::new(plan, &survey, &Model::load(store, Arith::current()));
-        let offers = std::mem::take(&mut survey.offers);
+        let dirs: Vec<PathBuf> =
+            [store.checkpoints()].into_iter().chain(options.checkpoint_dir.clone()).collect();
+        let offers = survey.offers(plan, &dirs)?;
         let mut targets = Vec::with_capacity(plan.targets.len());
         for (index, found) in survey.targets.into_iter().enumerate() {
             targets.push(match found {
@@ -207,6 +222,10 @@ impl<'a> Manager<'a> {
             lost: Vec::new(),
             tokens: Tokens::new(now),
             keepsakes: Keepsakes::default(),
+            dirs,
+            steps: vec![0; options.slots],
+            last_loss: None,
+            took_held: false,
             stopping: None,
             stop_at: options.deadline.map(|end| end - GRACE.min(end.duration_since(now) / 5)),
             begun: now,
@@ -241,6 +260,27 @@ impl<'a> Manager<'a> {
     }
 
     fn run(mut self) -> Result<Summary, SweepError> {
+        match self.work() {
+            Ok(()) => self.finish(),
+            Err(error) => {
+                self.salvage(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps what has come in, where it is not the disk that failed.
+    fn salvage(mut self, error: &SweepError) {
+        if !matches!(error, SweepError::Store(_) | SweepError::WriterGone) {
+            self.keep();
+            self.last_word(Some(error));
+            let _ = self.backlog.drain(..).try_for_each(|job| self.jobs.send(job));
+            drop(self.jobs);
+            self.writer.join();
+        }
+    }
+
+    fn work(&mut self) -> Result<(), SweepError> {
         self.observer.progress(&Progress::Planned { plan: self.plan, units: self.to_do });
         let mut pause = Backoff::new();
         loop {
@@ -270,7 +310,7 @@ impl<'a> Manager<'a> {
                 None => {}
             }
         }
-        self.finish()
+        Ok(())
     }
 
     /// Whether the loop may end: all is done and on disk, or, of a sweep that was stopped, what came in
@@ -287,6 +327,9 @@ impl<'a> Manager<'a> {
         let slot = |index| Slot { rank, index };
         match message {
             ToManager::Up { .. } | ToManager::Bye => {}
+            ToManager::Sign { slot: index, saved: false } => self.board.sign(slot(index), Instant::now()),
+            ToManager::Sign { slot: index, saved: true } => self.board.saved(slot(index), Instant::now()),
+            ToManager::Replaced { slot: index } => self.revive(slot(index))?,
             ToManager::Signal { signal } => self.stop(format!("{} on rank {rank}", signal_name(signal)))?,
             ToManager::Waiting { slot: index, bytes } => self.tokens.ask(slot(index), bytes),
             ToManager::Saved { slot: index, unit, state } => self.save(slot(index), unit, state),
@@ -301,6 +344,10 @@ impl<'a> Manager<'a> {
             Report::Saved { slot: index, unit, state } => {
                 self.save(slot(index), unit, state);
                 self.pool.control.passed_on(index);
+                Ok(())
+            }
+            Report::Written { slot: index } => {
+                self.board.saved(slot(index), Instant::now());
                 Ok(())
             }
             Report::Done { slot: index, unit, outcome } => self.settle(slot(index), unit, outcome),
@@ -320,14 +367,32 @@ impl<'a> Manager<'a> {
         if self.keepsakes.are_due(now) || self.stopping.is_some() {
             self.keep();
         }
+        let late = self.stopping.as_ref().is_some_and(|(_, since)| since.elapsed() > READY);
+        if late && !std::mem::replace(&mut self.took_held, true) {
+            for (index, unit, state) in self.pool.control.take_held() {
+                self.save(Slot { rank: MANAGER, index }, unit, state);
+            }
+        }
         if now.duration_since(self.last_look) < LOOK {
             return Ok(());
         }
+        // A manager that was itself suspended blames nobody.
+        if now.duration_since(self.last_look) > SUSPENDED {
+            self.board.excuse(now.duration_since(self.last_look));
+        }
         self.last_look = now;
+        for index in 0..self.steps.len() {
+            let steps = self.pool.control.steps(index);
+            if steps != std::mem::replace(&mut self.steps[index], steps) {
+                self.board.sign(Slot { rank: MANAGER, index }, now);
+            }
+        }
         if self.stopping.is_none() && self.stop_at.is_some_and(|end| now >= end) {
             self.stop("the time limit".to_owned())?;
         }
-        self.look_after_slots()?;
+        if self.stopping.is_none() {
+            self.look_after_slots()?;
+        }
         self.show_status(now);
         Ok(())
     }
@@ -349,27 +414,25 @@ impl<'a> Manager<'a> {
     }
 
     fn finish(mut self) -> Result<Summary, SweepError> {
-        self.last_word();
+        self.last_word(None);
         send_all(self.comm, &ToWorker::Stop)?;
-        let lost_ranks = are_silent(self.comm, &self.lost)?;
-        let interruption = self.stopping.take().map(|(why, _)| {
+        let interruption = self.stopping.take().map(|(why, since)| {
             let left = self.is_over.iter().filter(|over| !**over).count();
-            Interruption { why, left }
+            let late = |seat: &&Seat| !seat.held.is_empty() && seat.saved.is_none_or(|saved| saved < since);
+            Interruption { why, left, late: self.board.seats().iter().filter(late).count() }
         });
+        let is_written = self.unwritten == 0;
         // Threads that do not answer end with the process.
         if interruption.is_none() && self.lost.iter().all(|slot| slot.rank != MANAGER) {
             self.pool.stop();
         }
         drop(self.jobs);
-        self.writer.join();
+        // A disk that does not keep up is not waited for when the job has to end.
+        if is_written || interruption.is_none() {
+            self.writer.join();
+        }
         let runs = self.reports.into_iter().map(|r| r.unwrap_or_else(RunReport::lost)).collect();
-        Ok(Summary {
-            executed: self.executed,
-            failed_targets: self.failed_targets,
-            runs,
-            interruption,
-            lost_ranks,
-        })
+        Ok(Summary { executed: self.executed, failed_targets: self.failed_targets, runs, interruption })
     }
 
     fn feed(&mut self, event: Event) -> Result<(), SweepError> {

@@ -1,6 +1,7 @@
 //! Meeting the other ranks at the start of a sweep and parting from them at its end.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,11 @@ use crate::device::Arith;
 use crate::sweep::execute::host_name;
 use crate::sweep::fault::{self, Count};
 use crate::sweep::ranks::RankPlace;
-use crate::sweep::scheduler::Slot;
 use crate::sweep::unit::{ToManager, ToWorker};
 use crate::sweep::worker::Backoff;
 use crate::sweep::{MANAGER, SweepError};
 
-/// How long a rank with a lost slot may take to say goodbye.
+/// How long ranks may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Sends every other rank the same.
@@ -43,10 +43,15 @@ pub(super) fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<R
     while ranks.len() < comm.size() {
         match comm.poll()? {
             Some((rank, bytes)) => {
-                if let ToManager::Up { arith, slots, host, node_rank } = postcard::from_bytes(&bytes)? {
-                    log::debug!("rank {rank} on {host} is there and has {arith}");
-                    common = common.min(arith.parse()?);
-                    ranks.push(RankPlace::new(rank, host, node_rank, slots));
+                match postcard::from_bytes(&bytes)? {
+                    ToManager::Up { arith, slots, host, node_rank } => {
+                        log::debug!("rank {rank} on {host} is there and has {arith}");
+                        common = common.min(arith.parse()?);
+                        ranks.push(RankPlace::new(rank, host, node_rank, slots));
+                    }
+                    // It is obeyed once the sweep has begun.
+                    ToManager::Signal { signal } => options.signal.store(signal, Ordering::Relaxed),
+                    _ => {}
                 }
             }
             None => {
@@ -71,10 +76,14 @@ pub(super) fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<R
     Ok(ranks)
 }
 
-/// Whether a rank with a lost slot does not say goodbye: it is not a unit that hangs, but all of it.
-pub(super) fn are_silent(comm: &mut dyn Comm, lost: &[Slot]) -> Result<bool, SweepError> {
-    let mut silent: BTreeSet<usize> =
-        lost.iter().map(|slot| slot.rank).filter(|&rank| rank != MANAGER).collect();
+/// Waits, for a while, until every rank that was told to stop has said goodbye; whether some has not: it
+/// would be waited for without end.
+pub fn part(comm: &mut dyn Comm) -> Result<bool, SweepError> {
+    let silent = (1..comm.size()).collect();
+    hear_goodbyes(comm, silent)
+}
+
+fn hear_goodbyes(comm: &mut dyn Comm, mut silent: BTreeSet<usize>) -> Result<bool, SweepError> {
     let until = Instant::now() + GOODBYE;
     let mut pause = Backoff::new();
     let (_quiet, nothing) = channel::<()>();
@@ -93,22 +102,30 @@ pub(super) fn are_silent(comm: &mut dyn Comm, lost: &[Slot]) -> Result<bool, Swe
     Ok(!silent.is_empty())
 }
 
-/// Sends the other ranks home without work: they report, and are told to stop.
-pub fn dismiss(comm: &mut dyn Comm) -> Result<(), SweepError> {
+/// Sends the other ranks home without work: they report, and are told to stop. Whether some does not
+/// answer.
+pub fn dismiss(comm: &mut dyn Comm) -> Result<bool, SweepError> {
     let stop = postcard::to_stdvec(&ToWorker::Stop)?;
     let mut pause = Backoff::new();
     let (_quiet, nothing) = channel::<()>();
-    let mut left = comm.size() - 1;
-    while left > 0 {
+    let mut expected: BTreeSet<usize> = (1..comm.size()).collect();
+    let mut silent = expected.clone();
+    while !expected.is_empty() {
         match comm.poll()? {
-            Some((rank, _)) => {
-                comm.send(rank, &stop)?;
-                left -= 1;
-            }
+            Some((rank, bytes)) => match postcard::from_bytes(&bytes)? {
+                ToManager::Up { .. } => {
+                    comm.send(rank, &stop)?;
+                    expected.remove(&rank);
+                }
+                ToManager::Bye => {
+                    silent.remove(&rank);
+                }
+                _ => {}
+            },
             None => {
                 pause.wait(&nothing);
             }
         }
     }
-    Ok(())
+    hear_goodbyes(comm, silent)
 }

@@ -1,17 +1,22 @@
 //! What the manager makes of what comes in: units that ended, checkpoints, what the writer has written.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::keepsakes::File;
+use super::muster::send;
 use super::{Manager, Offer};
-use crate::sweep::SweepError;
 use crate::sweep::graph::UnitKind;
 use crate::sweep::report::{Progress, RunReport};
 use crate::sweep::scheduler::{Event, Slot, UnitId};
 use crate::sweep::source::WorkSource;
-use crate::sweep::unit::{End, Failure, Outcome, Output};
+use crate::sweep::survey::checkpoint;
+use crate::sweep::unit::{End, Failure, Outcome, Output, ToWorker};
 use crate::sweep::writer::{ChainPart, Job, RunParts, Written};
+use crate::sweep::{MANAGER, SweepError};
+
+/// How long a rank may take to put a new thread in the place of one that does not answer.
+const RANK_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Manager<'_> {
     /// A slot has ended a unit.
@@ -33,6 +38,12 @@ impl Manager<'_> {
                 log::info!("{what} stopped on the way");
                 return Ok(false);
             }
+            // A slot that was given up has woken up and failed: another is at it.
+            End::Failed(_) if outcome.attempt < self.attempts.get(&unit).copied().unwrap_or(0) => {
+                return Ok(false);
+            }
+            // The next launch tries again.
+            End::Failed(failure) if !failure.settled && self.stopping.is_some() => return Ok(false),
             End::Failed(failure) if !failure.settled && self.may_retry(unit) => {
                 log::warn!("{what} failed on rank {}: {}; it is tried again", slot.rank, failure.reason);
                 return Ok(true);
@@ -96,13 +107,30 @@ impl Manager<'_> {
     }
 
     fn may_retry(&self, unit: UnitId) -> bool {
-        self.attempts.get(&unit).copied().unwrap_or(0) < self.options.retries && self.stopping.is_none()
+        self.attempts.get(&unit).copied().unwrap_or(0) < self.options.retries
     }
 
     /// Has a unit run again, elsewhere where there is an elsewhere.
     pub(super) fn retry(&mut self, unit: UnitId, avoid: Slot) -> Result<(), SweepError> {
-        *self.attempts.entry(unit).or_insert(0) += 1;
+        let attempts = self.attempts.entry(unit).or_insert(0);
+        *attempts += 1;
+        // From where it was; should that be what it stumbles over, then from the start.
+        if *attempts == 1 {
+            self.go_on_from_disk(unit);
+        }
         self.feed(Event::Retry { unit, avoid })
+    }
+
+    fn go_on_from_disk(&mut self, unit: UnitId) {
+        if let Some(state) = checkpoint(&self.dirs, &self.graph.kind(unit).name(self.plan)) {
+            self.resume.insert(unit, state);
+        }
+    }
+
+    /// A slot that was lost has a new thread.
+    pub(super) fn revive(&mut self, slot: Slot) -> Result<(), SweepError> {
+        self.board.revive(slot, Instant::now());
+        self.feed(Event::SlotUp(slot))
     }
 
     /// Slots that have given no sign for too long are given up, and their units run elsewhere.
@@ -116,24 +144,38 @@ impl Manager<'_> {
                 patience.as_secs_f64()
             );
             self.lost.push(slot);
+            self.last_loss = Some(Instant::now());
             self.feed(Event::SlotDown(slot))?;
             for (place, unit) in units.into_iter().enumerate() {
-                if place > 0 || self.may_retry(unit) {
+                if place > 0 {
+                    // It had not begun.
+                    self.go_on_from_disk(unit);
+                    self.feed(Event::Retry { unit, avoid: slot })?;
+                } else if self.may_retry(unit) {
                     self.retry(unit, slot)?;
                 } else {
                     let reason = format!(
-                        "no answer from rank {} within {} s, and not elsewhere before; a longer \
-                         --unit-timeout may help",
+                        "no step within {1} s on rank {0}, nor before that elsewhere; a longer --unit-timeout \
+                         may help",
                         slot.rank,
                         patience.as_secs_f64()
                     );
                     let end = End::Failed(Failure::by_surroundings(reason));
                     self.attempts.insert(unit, u32::MAX);
-                    self.end(slot, unit, Outcome { end, seconds: 0.0, host: String::new() })?;
+                    let (seconds, host, attempt) = (0.0, String::new(), u32::MAX);
+                    self.end(slot, unit, Outcome { end, seconds, host, attempt })?;
                 }
             }
+            if slot.rank == MANAGER {
+                self.pool.replace(slot.index)?;
+                self.revive(slot)?;
+            } else {
+                // A rank that is only slow answers; one that is gone does not.
+                send(self.comm, slot.rank, &ToWorker::Replace { slot: slot.index })?;
+            }
         }
-        if self.board.answering() == 0 && !self.graph.is_done() {
+        let patient = self.last_loss.is_some_and(|last| last.elapsed() < RANK_PATIENCE);
+        if self.board.answering() == 0 && !patient && !self.graph.is_done() {
             return Err(SweepError::NoSlots);
         }
         Ok(())

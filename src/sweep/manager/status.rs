@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Manager, UnitId};
+use super::{Manager, SweepError, UnitId};
 use crate::store::{StoreError, results_path};
 use crate::sweep::execute::host_name;
 use crate::sweep::writer::Job;
@@ -23,7 +23,7 @@ pub fn status_path(experiment: &str) -> Result<PathBuf, StoreError> {
 pub struct Status {
     /// Its name.
     pub experiment: String,
-    /// `running`, `done`, `failed` (some runs), or `stopped: <why>`.
+    /// `running`, `done`, `failed` (some runs), `stopped: <why>`, or `error: <why>`.
     pub state: String,
     /// Seconds since 1970 when this was written, and when the sweep began.
     pub updated: f64,
@@ -84,9 +84,10 @@ impl Manager<'_> {
     }
 
     /// The last status of a sweep that had one.
-    pub(super) fn last_word(&mut self) {
+    pub(super) fn last_word(&mut self, error: Option<&SweepError>) {
         let failed = self.count_runs().1 > 0;
         let state = match (&self.stopping, failed) {
+            _ if error.is_some() => format!("error: {}", error.map(ToString::to_string).unwrap_or_default()),
             (Some((why, _)), _) => format!("stopped: {why}"),
             (None, true) => "failed".to_owned(),
             (None, false) => "done".to_owned(),
@@ -113,7 +114,11 @@ impl Manager<'_> {
     fn write_status(&mut self, state: String, now: Instant) {
         let status = self.status(state, now);
         match serde_json::to_string_pretty(&status) {
-            Ok(text) => self.write(Job::Status { text }),
+            // A disk that does not keep up gets the newest.
+            Ok(new) => match self.backlog.iter_mut().find(|job| matches!(job, Job::Status { .. })) {
+                Some(Job::Status { text }) => *text = new,
+                _ => self.write(Job::Status { text: new }),
+            },
             Err(e) => log::warn!("the status cannot be written: {e}"),
         }
     }
