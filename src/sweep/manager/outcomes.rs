@@ -31,7 +31,9 @@ impl Manager<'_> {
     /// A unit has ended; whether it is to be tried again.
     fn end(&mut self, slot: Slot, unit: UnitId, outcome: Outcome) -> Result<bool, SweepError> {
         let kind = self.graph.kind(unit);
-        let what = kind.describe(self.plan);
+        let plan = self.plan;
+        // Only where it is said: there may be thousands a second.
+        let what = std::fmt::from_fn(|f| f.write_str(&kind.describe(plan)));
         let host = &outcome.host;
         match &outcome.end {
             End::Interrupted => {
