@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Ran, deterministic_files, executed, lambda_hat, program, repository};
+use support::{Ran, deterministic_files, executed, job_of, lambda_hat, program, repository};
 
 /// Exit code of a job that was stopped on the way.
 const INTERRUPTED: i32 = 75;
@@ -21,19 +21,8 @@ fn temp() -> tempfile::TempDir {
 
 /// A job of one process, or of several ranks, with `more` arguments.
 fn job(root: &Path, ranks: usize, file: &str, more: &[&str]) -> Command {
-    let mut command = if ranks == 1 { Command::new(program()) } else { Command::new("mpirun") };
-    if ranks > 1 {
-        command.args(["-n", &ranks.to_string()]).arg(program());
-    }
-    command
-        .args([&config(file), "--json"])
-        .args(more)
-        .env("LAMBDA_HAT_HOME", root)
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
-        .env("OMPI_MCA_mpi_yield_when_idle", "1")
-        .env("OMPI_MCA_plm_rsh_agent", "/bin/false");
+    let mut command = job_of(root, if ranks == 1 { 0 } else { ranks });
+    command.args([&config(file), "--json"]).args(more);
     command
 }
 

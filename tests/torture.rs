@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use support::{Ran, deterministic_files, executed, lambda_hat, program, ranks_below, repository};
+use support::{Ran, deterministic_files, executed, job_of, lambda_hat, program, ranks_below, repository};
 
 fn config() -> String {
     repository("tests/data/sweep/torture.yaml").to_string_lossy().into_owned()
@@ -33,18 +33,9 @@ fn undisturbed() -> &'static (usize, BTreeMap<String, String>) {
 
 /// A job of `ranks` ranks that saves its work all the time, and dies as `fault` says.
 fn job(root: &Path, ranks: usize, fault: &str) -> Command {
-    let mut command = if ranks == 1 { Command::new(program()) } else { Command::new("mpirun") };
-    if ranks > 1 {
-        command.args(["-n", &ranks.to_string()]).arg(program());
-    }
+    let mut command = job_of(root, if ranks == 1 { 0 } else { ranks });
     command
         .args([&config(), "--json", "-q", "--checkpoint-every", "0.02"])
-        .env("LAMBDA_HAT_HOME", root)
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
-        .env("OMPI_MCA_mpi_yield_when_idle", "1")
-        .env("OMPI_MCA_plm_rsh_agent", "/bin/false")
         .env("OMPI_MCA_orte_abort_print_stack", "0")
         .env("LAMBDA_HAT_FAULT", fault);
     command

@@ -43,21 +43,27 @@ pub fn lambda_hat(root: &Path, args: &[&str]) -> Ran {
     command.output().expect("the program starts").into()
 }
 
-/// The same under `mpirun` with `ranks` ranks on however many cores there are.
+/// The program's command: alone, or under `mpirun` with so many ranks on however many cores there are.
 #[allow(dead_code)]
-pub fn under_mpirun(root: &Path, ranks: usize, args: &[&str]) -> Ran {
-    let mut command = Command::new("mpirun");
+pub fn job_of(root: &Path, ranks: usize) -> Command {
+    let mut command = if ranks == 0 { Command::new(program()) } else { Command::new("mpirun") };
+    if ranks > 0 {
+        command.args(["-n", &ranks.to_string()]).arg(program());
+    }
     command
-        .args(["-n", &ranks.to_string()])
-        .arg(program())
-        .args(args)
         .env("LAMBDA_HAT_HOME", root)
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
         .env("OMPI_MCA_mpi_yield_when_idle", "1")
         .env("OMPI_MCA_plm_rsh_agent", "/bin/false");
-    command.output().expect("mpirun is installed: scripts/bootstrap.sh").into()
+    command
+}
+
+/// Runs it under `mpirun` with `args`.
+#[allow(dead_code)]
+pub fn under_mpirun(root: &Path, ranks: usize, args: &[&str]) -> Ran {
+    job_of(root, ranks).args(args).output().expect("mpirun is installed: scripts/bootstrap.sh").into()
 }
 
 /// Every file below `root/runs` whose content may not depend on clock, host or launch, with its hash.

@@ -33,11 +33,11 @@ impl Manager<'_> {
         let kind = self.graph.kind(unit);
         let plan = self.plan;
         // Only where it is said: there may be thousands a second.
-        let what = std::fmt::from_fn(|f| f.write_str(&kind.describe(plan)));
+        let what = || kind.describe(plan);
         let host = &outcome.host;
         match &outcome.end {
             End::Interrupted => {
-                log::info!("{what} stopped on the way");
+                log::info!("{} stopped on the way", what());
                 return Ok(false);
             }
             // A slot that was given up has woken up and failed: another is at it.
@@ -47,11 +47,11 @@ impl Manager<'_> {
             // The next launch tries again.
             End::Failed(failure) if !failure.settled && self.stopping.is_some() => return Ok(false),
             End::Failed(failure) if !failure.settled && self.may_retry(unit) => {
-                log::warn!("{what} failed on rank {}: {}; it is tried again", slot.rank, failure.reason);
+                log::warn!("{} failed on rank {}: {}; it is tried again", what(), slot.rank, failure.reason);
                 return Ok(true);
             }
-            End::Done(_) => log::info!("{what} done on {host} in {:.3} s", outcome.seconds),
-            End::Failed(_) => log::info!("{what} failed on {host} in {:.3} s", outcome.seconds),
+            End::Done(_) => log::info!("{} done on {host} in {:.3} s", what(), outcome.seconds),
+            End::Failed(_) => log::info!("{} failed on {host} in {:.3} s", what(), outcome.seconds),
         }
         self.is_over[unit as usize] = true;
         self.executed += 1;
