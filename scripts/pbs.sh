@@ -34,8 +34,14 @@ lead=90
 timeout --foreground --preserve-status --signal=USR1 "$stop" mpirun "$program" run "$FILE" ${OPTIONS:-}
 code=$?
 
+# A job that gets nowhere must end: PBS counts how often it ran (run_count), MOST says how often it may.
 if [ "$code" = 75 ]; then
-  echo "interrupted; queues itself again"
-  qrerun "$PBS_JOBID" || echo "qrerun refused: submit the job again to do the rest" >&2
+  runs=$(qstat -f "$PBS_JOBID" 2>/dev/null | sed -n 's/^ *run_count = //p')
+  if [ "${runs:-1}" -ge "${MOST:-100}" ]; then
+    echo "interrupted after $runs runs: submit it again to do the rest" >&2
+  else
+    echo "interrupted; queues itself again"
+    qrerun "$PBS_JOBID" || echo "qrerun refused: submit the job again to do the rest" >&2
+  fi
 fi
 exit "$code"

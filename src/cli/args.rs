@@ -160,7 +160,7 @@ pub struct StatusArgs {
     /// Name of the experiment [default: the one that wrote last]
     #[arg(value_name = "NAME")]
     pub experiment: Option<String>,
-    /// Again every two seconds, until the sweep is over
+    /// Again every two seconds, until the sweep is over (or, with exit code 3, silent for a minute)
     #[arg(short, long)]
     pub watch: bool,
     #[command(flatten)]

@@ -15,6 +15,8 @@ use crate::sweep::{SlotStatus, Status, status_path};
 const EVERY: Duration = Duration::from_secs(2);
 /// A running sweep writes every second; one that has not for so long is stopped or gone.
 const SILENT: f64 = 15.0;
+/// A sweep that was silent for so long is gone, and no longer watched.
+const GONE: f64 = 60.0;
 /// Idle slots and busy ones are listed up to so many lines.
 const LINES: usize = 40;
 
@@ -28,7 +30,7 @@ pub fn run(args: &StatusArgs) -> Result<u8, Quit> {
     };
     loop {
         let text = std::fs::read_to_string(&path).map_err(|_| nothing(&path))?;
-        let status: Status = serde_json::from_str(&text)
+        let status = read(&text)
             .map_err(|e| Quit::Environment(format!("{}: {e}; is it of this version?", path.display())))?;
         if args.common.json {
             say!("{}", text.trim_end());
@@ -42,23 +44,30 @@ pub fn run(args: &StatusArgs) -> Result<u8, Quit> {
         if !args.watch || status.state != "running" {
             return Ok(0);
         }
+        if now() - status.updated > GONE {
+            return Ok(3);
+        }
         std::thread::sleep(EVERY);
     }
 }
 
 fn nothing(path: &Path) -> Quit {
     Quit::Usage(format!(
-        "{} holds no status of a sweep: name the directory of a sweep with --root; one that takes less than a \
-         second leaves none",
+        "{} holds no status of a sweep: name the directory of a sweep with --root; one that is young has none yet",
         path.display()
     ))
 }
 
-/// The status file that was written last.
+fn read(text: &str) -> Result<Status, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+/// The status file that was written last, of those that are such.
 fn newest(root: &Path) -> Option<PathBuf> {
     let files = std::fs::read_dir(root.join("results")).ok()?.flatten().map(|entry| entry.path());
     files
         .filter(|path| path.to_string_lossy().ends_with(".status.json"))
+        .filter(|path| std::fs::read_to_string(path).is_ok_and(|text| read(&text).is_ok()))
         .max_by_key(|path| path.metadata().and_then(|m| m.modified()).unwrap_or(UNIX_EPOCH))
 }
 
