@@ -41,7 +41,7 @@ pub struct Played {
     pub managing: f64,
     /// Bytes of targets sent.
     pub sent: f64,
-    /// Most bytes of targets that rank 0 held at a time.
+    /// Most bytes of targets and of draws of unfinished runs that rank 0 held at a time.
     pub held: f64,
     /// Events of the scheduler a second of real time, graph included.
     pub events: f64,
@@ -92,7 +92,12 @@ struct World<'a> {
     managed_before: f64,
     disk: f64,
     holders: HashMap<usize, HashSet<usize>>,
-    left: Vec<usize>,
+    /// Units of each target that were not handed out yet.
+    unassigned: Vec<usize>,
+    /// Chains of each run that have not come in yet, the control chain included.
+    missing: Vec<usize>,
+    /// Chains of each run, likewise.
+    chains: Vec<usize>,
     held: f64,
     most_held: f64,
     sent: f64,
@@ -102,10 +107,11 @@ struct World<'a> {
 
 /// Plays a sweep on `ranks` ranks of one slot.
 pub fn play(plan: &Plan, graph: SweepGraph, took: &[f64], ranks: usize, costs: Costs) -> Played {
-    let mut left = vec![0; plan.targets.len()];
+    let mut unassigned = vec![0; plan.targets.len()];
     for (run, planned) in plan.runs.iter().enumerate() {
-        left[planned.target] += plan.units_of_run(run).count();
+        unassigned[planned.target] += plan.units_of_run(run).count();
     }
+    let chains: Vec<usize> = plan.runs.iter().map(|run| run.sampler.chains + usize::from(run.control)).collect();
     let mut world = World {
         plan,
         graph,
@@ -120,7 +126,9 @@ pub fn play(plan: &Plan, graph: SweepGraph, took: &[f64], ranks: usize, costs: C
         managed_before: 0.0,
         disk: 0.0,
         holders: HashMap::new(),
-        left,
+        unassigned,
+        missing: chains.clone(),
+        chains,
         held: 0.0,
         most_held: 0.0,
         sent: 0.0,
@@ -219,21 +227,25 @@ impl World<'_> {
         match kind {
             UnitKind::Build(target) => {
                 let bytes = self.plan.targets[target].bytes() as f64;
-                self.held += bytes;
-                self.most_held = self.most_held.max(self.held);
+                self.hold(bytes);
                 self.disk = self.disk.max(self.busy) + self.costs.write + bytes / self.costs.disk;
                 self.at(self.disk, Happens::Written(unit));
             }
             _ => self.graph.settled(unit, true),
         }
         self.thinking += start.elapsed().as_secs_f64();
-        if let Some(target) = kind.target(self.plan) {
-            self.left[target] -= 1;
-            if self.left[target] == 0 {
-                self.held -= self.plan.targets[target].bytes() as f64;
-                self.holders.remove(&target);
+        if let UnitKind::Chain(run, _) | UnitKind::Control(run) = kind {
+            self.hold(CHAIN);
+            self.missing[run] -= 1;
+            if self.missing[run] == 0 {
+                self.held -= CHAIN * self.chains[run] as f64;
             }
         }
+    }
+
+    fn hold(&mut self, bytes: f64) {
+        self.held += bytes;
+        self.most_held = self.most_held.max(self.held);
     }
 
     fn outcome_bytes(&self, unit: UnitId) -> f64 {
@@ -267,6 +279,12 @@ impl World<'_> {
 
     fn send(&mut self, rank: usize, unit: UnitId) {
         let mut seconds = 0.5 * self.costs.service;
+        if let Some(target) = self.graph.kind(unit).target(self.plan) {
+            self.unassigned[target] -= 1;
+            if self.unassigned[target] == 0 {
+                self.held -= self.plan.targets[target].bytes() as f64;
+            }
+        }
         if rank > 0 {
             let mut bytes = TASK;
             if let UnitKind::Chain(run, _) | UnitKind::Control(run) = self.graph.kind(unit) {

@@ -51,7 +51,7 @@ pub fn show(costs: Costs, plot: Option<&str>) -> Result<bool, String> {
         1e3 * costs.write
     );
     println!(
-        "   units  ranks    makespan       bound  ratio   sharper  ratio  managing  targets sent  targets held   events"
+        "   units  ranks    makespan       bound  ratio   sharper  ratio  managing  targets sent          held   events"
     );
     let mut rows = Vec::new();
     for units in UNITS {

@@ -56,10 +56,13 @@ impl Display {
     }
 }
 
+/// Ranks that the start of a sweep names one by one.
+const RANKS_SHOWN: usize = 16;
+
 impl Observer for Display {
     fn progress(&mut self, progress: &Progress<'_>) {
         match progress {
-            Progress::Planned { plan, units } => {
+            Progress::Planned { plan, units, ranks } => {
                 let (targets, runs) = (plan.targets.len(), plan.runs.len());
                 if *units == 0 {
                     self.say(&format!(
@@ -71,6 +74,13 @@ impl Observer for Display {
                 self.say(&format!("{}: {targets} targets, {runs} runs, {units} units to do", plan.name));
                 if self.quiet {
                     return;
+                }
+                for place in ranks.iter().take(RANKS_SHOWN).filter(|_| ranks.len() > 1) {
+                    self.say(&format!("  {place}"));
+                }
+                if ranks.len() > RANKS_SHOWN {
+                    let more = ranks.len() - RANKS_SHOWN;
+                    self.say(&format!("  and {more} ranks more: a run's timing.json names those it ran on"));
                 }
                 self.bar.set_length(*units as u64);
                 self.bar.set_draw_target(ProgressDrawTarget::stderr());

@@ -137,12 +137,22 @@ pub fn read_target(store: &Store, planned: &PlannedTarget, record: &Ref) -> Resu
     Ok(target)
 }
 
-/// The exact values of a stored target.
-pub fn exact_of(store: &Store, planned: &PlannedTarget) -> Result<Exact, SweepError> {
-    let record = store.read_ref(TARGET, &key(&planned.id))?.ok_or_else(|| SweepError::Record {
+/// Reads a target that is in the store.
+pub fn find_target(store: &Store, planned: &PlannedTarget) -> Result<Target, SweepError> {
+    read_target(store, planned, &target_record(store, planned)?)
+}
+
+fn target_record(store: &Store, planned: &PlannedTarget) -> Result<Ref, SweepError> {
+    let gone = || SweepError::Record {
         id: planned.id.to_string(),
         what: "the target's record is gone".to_owned(),
-    })?;
+    };
+    store.read_ref(TARGET, &key(&planned.id))?.ok_or_else(gone)
+}
+
+/// The exact values of a stored target.
+pub fn exact_of(store: &Store, planned: &PlannedTarget) -> Result<Exact, SweepError> {
+    let record = target_record(store, planned)?;
     let build: Build = serde_json::from_slice(&object(store, &record, "build.json")?)?;
     Ok(build.target.exact)
 }

@@ -1,6 +1,7 @@
 //! What a sweep tells while it runs and when it is over.
 
 use super::plan::Plan;
+use super::ranks::RankPlace;
 use super::unit::Failure;
 use crate::diagnostics::Analysis;
 
@@ -46,6 +47,8 @@ pub enum Progress<'a> {
         plan: &'a Plan,
         /// Units that are left to do.
         units: usize,
+        /// What each rank got.
+        ranks: &'a [RankPlace],
     },
     /// A target is built and on disk.
     Target {

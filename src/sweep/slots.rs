@@ -1,7 +1,7 @@
 //! The worker slots of one rank: threads that execute units.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -94,8 +94,11 @@ impl SlotPool {
         };
         let report = (self.report)();
         let thread = std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || {
-            for order in orders {
+            let mut brisk = false;
+            while let Some(order) = next(&orders, brisk) {
+                let begun = Instant::now();
                 bench.work(order, &report);
+                brisk = begun.elapsed() < BRISK;
             }
         })?;
         Ok((queue, thread))
@@ -135,6 +138,23 @@ impl SlotPool {
             let _ = thread.join();
         }
     }
+}
+
+/// After a unit as short as that the next is looked for without sleeping, for as long again: to wake a core that
+/// has gone idle takes longer.
+const BRISK: Duration = Duration::from_micros(200);
+
+/// The next order, or none where there will be no more.
+fn next(orders: &Receiver<Order>, brisk: bool) -> Option<Order> {
+    let begun = Instant::now();
+    while brisk && begun.elapsed() < BRISK {
+        match orders.try_recv() {
+            Ok(order) => return Some(order),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
+        }
+    }
+    orders.recv().ok()
 }
 
 /// A checkpoint: the seconds that went into it (8 bytes, little-endian), and the state.

@@ -169,26 +169,44 @@ impl Worker {
 }
 
 /// Waits for something in an inbox, ever longer while nothing happens: an idle rank costs no core.
+///
+/// Where something happened twice within [`Backoff::BRISK`], it looks without sleeping for as long again: to
+/// wake a core that has gone idle takes longer than most units of such a sweep.
 pub struct Backoff {
     next: Duration,
+    last: Instant,
+    awake_until: Instant,
 }
 
 impl Backoff {
     const FIRST: Duration = Duration::from_micros(20);
     const LAST: Duration = Duration::from_millis(2);
+    const BRISK: Duration = Duration::from_micros(200);
 
     /// Starts with the shortest wait.
     pub fn new() -> Self {
-        Self { next: Self::FIRST }
+        let now = Instant::now();
+        Self { next: Self::FIRST, last: now, awake_until: now }
     }
 
     /// Something happened: the next wait is short again.
     pub fn reset(&mut self) {
         self.next = Self::FIRST;
+        let now = Instant::now();
+        if now - std::mem::replace(&mut self.last, now) < Self::BRISK {
+            self.awake_until = now + Self::BRISK;
+        }
     }
 
     /// What arrives within the present wait, if anything does.
     pub fn wait<M>(&mut self, inbox: &Receiver<M>) -> Option<M> {
+        if Instant::now() < self.awake_until {
+            let message = inbox.try_recv().ok();
+            if message.is_none() {
+                std::thread::yield_now();
+            }
+            return message;
+        }
         match inbox.recv_timeout(self.next) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => {

@@ -19,10 +19,11 @@ use self::board::{Board, Seat};
 use self::keepsakes::Keepsakes;
 use self::muster::{meet_ranks, send, send_all};
 use super::costs::Model;
+use super::files;
 use super::graph::{SweepGraph, UnitKind};
 use super::options::Options;
 use super::plan::Plan;
-use super::ranks::Launch;
+use super::ranks::{Launch, RankPlace};
 use super::report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
 use super::scheduler::{Action, Event, Scheduler, Slot, UnitId};
 use super::slots::{OwnFiles, Report, SlotPool};
@@ -121,8 +122,12 @@ struct Manager<'a> {
     unwritten: usize,
     scheduler: Scheduler,
     graph: SweepGraph,
+    store: &'a Arc<Store>,
+    /// Targets that units will still be handed out for.
     targets: Vec<Option<Arc<Target>>>,
     holders: Vec<BTreeSet<usize>>,
+    /// Units of each target that were not handed out yet.
+    unassigned: Vec<usize>,
     /// Runs of each target that are not on disk yet.
     waiting: Vec<usize>,
     gathering: Vec<Gathering>,
@@ -138,6 +143,7 @@ struct Manager<'a> {
     /// Checkpoints that units go on from.
     resume: HashMap<UnitId, Vec<u8>>,
     board: Board,
+    ranks: Vec<RankPlace>,
     lost: Vec<Slot>,
     tokens: Tokens<Slot>,
     keepsakes: Keepsakes,
@@ -160,7 +166,7 @@ struct Manager<'a> {
 impl<'a> Manager<'a> {
     fn new(
         plan: &'a Arc<Plan>,
-        store: &Arc<Store>,
+        store: &'a Arc<Store>,
         comm: &'a mut dyn Comm,
         options: &'a Options,
         observer: &'a mut dyn Observer,
@@ -203,6 +209,10 @@ impl<'a> Manager<'a> {
         for (run, report) in plan.runs.iter().zip(&reports) {
             waiting[run.target] += usize::from(report.is_none());
         }
+        let mut unassigned = vec![0; plan.targets.len()];
+        for target in (0..graph.len()).filter_map(|unit| graph.kind(unit as UnitId).target(plan)) {
+            unassigned[target] += 1;
+        }
         let gathering = plan
             .runs
             .iter()
@@ -219,6 +229,7 @@ impl<'a> Manager<'a> {
             attempts: HashMap::new(),
             resume: HashMap::new(),
             board: Board::new(&ranks, now),
+            ranks,
             lost: Vec::new(),
             tokens: Tokens::new(now),
             keepsakes: Keepsakes::default(),
@@ -233,6 +244,8 @@ impl<'a> Manager<'a> {
             last_status: now,
             options,
             holders: vec![BTreeSet::new(); plan.targets.len()],
+            unassigned,
+            store,
             waiting,
             plan,
             comm,
@@ -281,7 +294,7 @@ impl<'a> Manager<'a> {
     }
 
     fn work(&mut self) -> Result<(), SweepError> {
-        self.observer.progress(&Progress::Planned { plan: self.plan, units: self.to_do });
+        self.observer.progress(&Progress::Planned { plan: self.plan, units: self.to_do, ranks: &self.ranks });
         let mut pause = Backoff::new();
         loop {
             self.heed_signals_and_clocks()?;
@@ -458,6 +471,10 @@ impl<'a> Manager<'a> {
         let kind = self.graph.kind(unit);
         if let Some(target) = kind.target(self.plan) {
             self.bring(target, slot.rank)?;
+            self.unassigned[target] = self.unassigned[target].saturating_sub(1);
+            if self.unassigned[target] == 0 {
+                self.targets[target] = None;
+            }
         }
         let task = self.task(kind);
         log::debug!("{} goes to rank {}, slot {}", kind.describe(self.plan), slot.rank, slot.index);
@@ -472,19 +489,21 @@ impl<'a> Manager<'a> {
         send(self.comm, slot.rank, &ToWorker::Run { slot: slot.index, order })
     }
 
-    /// Sees to it that a rank holds a target, once.
+    /// Sees to it that a rank holds a target, once. One whose units were all handed out before is read back
+    /// from the store: it is on disk before it is sampled.
     fn bring(&mut self, index: usize, rank: usize) -> Result<(), SweepError> {
-        let Some(target) = &self.targets[index] else { return Ok(()) };
         if !self.holders[index].insert(rank) {
             return Ok(());
         }
+        let target = match &self.targets[index] {
+            Some(target) => Target::clone(target),
+            None => files::find_target(self.store, &self.plan.targets[index])?,
+        };
         if rank == MANAGER {
-            self.pool.cache.insert(index as u32, Target::clone(target));
-        } else {
-            let message = ToWorker::Target { index: index as u32, target: Box::new(Target::clone(target)) };
-            send(self.comm, rank, &message)?;
+            self.pool.cache.insert(index as u32, target);
+            return Ok(());
         }
-        Ok(())
+        send(self.comm, rank, &ToWorker::Target { index: index as u32, target: Box::new(target) })
     }
 
     /// One run of a target is over; after the last, nobody needs the target any more.

@@ -71,7 +71,6 @@ pub(super) fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<R
     ranks.sort_unstable();
     for place in &mut ranks {
         place.arithmetic = arith.name();
-        log::info!("{place}");
     }
     Ok(ranks)
 }
