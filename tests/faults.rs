@@ -85,6 +85,25 @@ fn a_signal_stops_a_job_which_goes_on_with_the_same_bits() {
 }
 
 #[test]
+fn a_second_ctrl_c_ends_a_job_at_once_and_loses_nothing_that_was_saved() {
+    let whole = temp();
+    finish(whole.path(), 1, "torture");
+    let root = temp();
+    let mut command = job(root.path(), 1, "torture", &["--checkpoint-every", "0.05", "--workers", "2"]);
+    // A slot that does not stop: the job would wait for it for 0.4 s.
+    command.env("LAMBDA_HAT_FAULT", "hang:chain-2:99");
+    let child = spawn(command);
+    is_working(root.path());
+    signal(&child, "INT");
+    std::thread::sleep(Duration::from_millis(50));
+    signal(&child, "INT");
+    let ran = Ran::from(child.wait_with_output().expect("ends"));
+    assert_eq!(ran.code, 130, "{ran:?}");
+    finish(root.path(), 1, "torture");
+    assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()));
+}
+
+#[test]
 fn a_time_limit_stops_a_job_in_time() {
     let root = temp();
     let begun = Instant::now();
