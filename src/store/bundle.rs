@@ -125,13 +125,13 @@ impl Index {
         if !self.objects.is_sorted_by(|a, b| a.blake3 < b.blake3) {
             return Err(whole("its objects are not sorted, or one comes twice".into()));
         }
+        if let Some(r) = self.refs.iter().find(|r| ![TARGET, RUN].contains(&r.kind.as_str())) {
+            return Err(whole(format!("a ref of kind {:?}; there are target and run", r.kind)));
+        }
         // Targets first: a run is laid out in its target's directory.
         let place = |r: &RefLine| (r.kind != TARGET, r.id);
         if !self.refs.is_sorted_by(|a, b| place(a) < place(b)) {
             return Err(whole("its refs are not sorted, or one comes twice".into()));
-        }
-        if let Some(r) = self.refs.iter().find(|r| ![TARGET, RUN].contains(&r.kind.as_str())) {
-            return Err(whole(format!("a ref of kind {:?}; there are target and run", r.kind)));
         }
         for item in self.items().map_err(|e| whole(e.to_string()))? {
             let most = match item.what {
@@ -407,3 +407,6 @@ impl Bundle {
 fn is_prefix(digits: Option<&str>, id: &str, least: usize) -> bool {
     digits.is_some_and(|digits| digits.len() >= least && id.starts_with(digits))
 }
+
+#[cfg(test)]
+mod tests;
