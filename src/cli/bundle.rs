@@ -42,8 +42,9 @@ pub fn import(root: &Path, file: &Path, as_json: bool) -> Result<u8, Quit> {
         }
         report => report?,
     };
-    sweep::lay_out(&store, &store.experiment(bundle.experiment())?)?;
-    sweep::write_tables(&store)?;
+    let experiment = store.experiment(bundle.experiment())?;
+    sweep::lay_out(&store, &experiment)?;
+    sweep::gather_again(&store, &experiment)?;
     if as_json {
         say!("{}", json!(report));
         return Ok(0);

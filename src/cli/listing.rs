@@ -117,7 +117,8 @@ pub fn show(store: &Store, what: &str, as_json: bool) -> Result<u8, Quit> {
         say!("{known}");
         return Ok(0);
     }
-    say!("{}", printable(&record.urn()));
+    // (A URN alone is wider than 80 columns; --json has it.)
+    say!("{} {}", printable(&record.kind), record.id);
     let mut lines = vec![("directory", text(&known["dir"]))];
     match &record.status {
         Status::Done => lines.push(("status", format!("done, {}", text(&known["when"])))),

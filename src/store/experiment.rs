@@ -17,6 +17,8 @@ pub struct Experiment {
     pub targets: BTreeSet<Hash>,
     /// Ids of its runs.
     pub runs: BTreeSet<Hash>,
+    /// The same in the order of the experiment file.
+    pub order: Vec<Hash>,
     /// The manifest's bytes.
     pub(super) manifest: Vec<u8>,
 }
@@ -43,10 +45,12 @@ impl Experiment {
     pub(super) fn parse(manifest: Vec<u8>) -> Result<Self, String> {
         let parsed: Manifest =
             serde_json::from_slice(&manifest).map_err(|e| format!("no manifest of an experiment ({e})"))?;
+        let order: Vec<Hash> = parsed.runs.into_iter().map(|run| run.run_id).collect();
         Ok(Self {
             name: parsed.experiment,
             targets: parsed.targets.into_iter().map(|target| target.target_id).collect(),
-            runs: parsed.runs.into_iter().map(|run| run.run_id).collect(),
+            runs: order.iter().copied().collect(),
+            order,
             manifest,
         })
     }

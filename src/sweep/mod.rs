@@ -43,7 +43,7 @@ pub use manager::{SlotStatus, Status, dismiss, part, run, status_path};
 pub use options::Options;
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
-pub use results::gather;
+pub use results::{gather, gather_again};
 pub use run_table::{RunTable, Setting, write_tables};
 pub use source::WorkSource;
 pub use unit::Failure;

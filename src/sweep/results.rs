@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::SweepError;
+use super::describe::detail;
 use super::files;
 use super::plan::Plan;
 use super::report::{RunState, Summary};
@@ -12,34 +13,18 @@ use crate::diagnostics::Analysis;
 use crate::io::Attr;
 use crate::io::gathered::{GatheredRun, write_gathered};
 use crate::io::netcdf;
-use crate::store::{RUN, Store, experiment_manifest, results_path};
-use crate::trace::Trace;
+use crate::store::{Experiment, RUN, Ref, Status, Store, experiment_manifest, results_path};
 
 /// Writes `results/<experiment>.h5`, `results/<experiment>.manifest.json`,
 /// `results/llc_runs.parquet` and `results/llc_runs.csv`, and brings the catalogue up to date.
 pub fn gather(plan: &Plan, store: &Store, summary: &Summary) -> Result<(), SweepError> {
-    let mut traces: Vec<(usize, Trace, &Analysis)> = Vec::new();
-    for (index, (run, report)) in plan.runs.iter().zip(&summary.runs).enumerate() {
-        let RunState::Done(analysis) = &report.state else { continue };
-        let Some(record) = store.read_ref(RUN, &files::key(&run.id))? else { continue };
-        let (trace, _) = netcdf::read_trace(&files::object(store, &record, "trace.nc")?)?;
-        traces.push((index, trace, analysis));
+    let mut done = Vec::new();
+    for (run, report) in plan.runs.iter().zip(&summary.runs) {
+        if matches!(report.state, RunState::Done(_)) {
+            done.extend(store.read_ref(RUN, &files::key(&run.id))?);
+        }
     }
-    let ids: Vec<(String, String)> = traces
-        .iter()
-        .map(|(i, ..)| (plan.runs[*i].id.to_string(), plan.targets[plan.runs[*i].target].id.to_string()))
-        .collect();
-    let mut gathered = Vec::with_capacity(traces.len());
-    for ((index, trace, analysis), (run_id, target_id)) in traces.iter().zip(&ids) {
-        gathered.push(GatheredRun {
-            run_id,
-            target_id,
-            sampler: plan.runs[*index].sampler.algo.name(),
-            trace,
-            attrs: attributes(analysis)?,
-        });
-    }
-    store.write_file(&results_path(&format!("{}.h5", plan.name))?, &write_gathered(&gathered)?)?;
+    write_runs(store, &plan.name, &done)?;
     let manifest = json!({
         "experiment": plan.name,
         "targets": plan.targets.iter().map(|t| json!({ "target_id": t.id.to_string(), "label": t.label })).collect::<Vec<_>>(),
@@ -56,6 +41,35 @@ pub fn gather(plan: &Plan, store: &Store, summary: &Summary) -> Result<(), Sweep
     write_tables(store)?;
     store.rebuild_catalog()?;
     Ok(())
+}
+
+/// Writes `results/<experiment>.h5` from records of finished runs, in their order.
+fn write_runs(store: &Store, experiment: &str, records: &[Ref]) -> Result<(), SweepError> {
+    let mut runs = Vec::with_capacity(records.len());
+    for record in records {
+        let (trace, _) = netcdf::read_trace(&files::object(store, record, "trace.nc")?)?;
+        runs.push((record.id.to_string(), trace, attributes(&files::read_analysis(store, record)?)?));
+    }
+    let mut gathered = Vec::with_capacity(runs.len());
+    for (record, (run_id, trace, attrs)) in records.iter().zip(&runs) {
+        let (target_id, sampler) = (detail(record, "target_id"), detail(record, "sampler"));
+        gathered.push(GatheredRun { run_id, target_id, sampler, trace, attrs: attrs.clone() });
+    }
+    store.write_file(&results_path(&format!("{experiment}.h5"))?, &write_gathered(&gathered)?)?;
+    Ok(())
+}
+
+/// Brings `results/` up to date with an experiment whose records came from elsewhere.
+///
+/// # Errors
+/// [`SweepError::Store`] for a disk that refuses, or an object that is damaged or missing.
+pub fn gather_again(store: &Store, experiment: &Experiment) -> Result<(), SweepError> {
+    let mut done = Vec::new();
+    for id in &experiment.order {
+        done.extend(store.read_ref(RUN, id)?.filter(|record| record.status == Status::Done));
+    }
+    write_runs(store, &experiment.name, &done)?;
+    write_tables(store)
 }
 
 fn attributes(analysis: &Analysis) -> Result<Vec<(String, Attr)>, SweepError> {
