@@ -226,7 +226,8 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
     assert_eq!(std::fs::read_dir(root.path()).expect("a directory").count(), 0);
 }
 
-/// Real ArviZ, numpy, h5py and pandas read a finished sweep (tests/python/test_files.py).
+/// Real ArviZ, xarray, numpy, h5py, pandas, polars and TensorBoard read a finished sweep, and the examples of
+/// docs/formats.md run on it (tests/python/test_files.py).
 #[test]
 fn python_reads_what_a_sweep_leaves() {
     let Some(python) = std::env::var_os("LAMBDA_HAT_PYTHON") else {
@@ -235,6 +236,12 @@ fn python_reads_what_a_sweep_leaves() {
     };
     let root = temp();
     assert_eq!(sweep(root.path(), &[]).code, 0);
+    let bundle = root.path().join("tiny.tar").display().to_string();
+    for more in [&["tb"][..], &["export", "--out", &bundle]] {
+        let args = [&["artifacts"], more, &["--experiment", "tiny"]].concat();
+        let ran = lambda_hat(root.path(), &args);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
     let ran: Ran = std::process::Command::new(python)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .arg(repository("tests/python/test_files.py"))
@@ -243,6 +250,8 @@ fn python_reads_what_a_sweep_leaves() {
         .expect("Python starts")
         .into();
     assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+    // How many there were.
+    eprintln!("Python: {}", ran.out.lines().last().unwrap_or_default());
 }
 
 #[test]

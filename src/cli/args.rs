@@ -31,6 +31,8 @@ pub enum Command {
     Slurm(SlurmArgs),
     /// Look after the store: list, check and mend, clean up, remove
     Artifacts(ArtifactsArgs),
+    /// Set finished runs side by side: estimates, errors, work, verdicts
+    Compare(CompareArgs),
     /// How a sweep stands: units done and running, time left, slots
     Status(StatusArgs),
     /// Print the JSON Schema of experiment files, for editors
@@ -168,6 +170,24 @@ pub struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Columns that groups are made by: of results/llc_runs.csv, or settings such as step_size
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',', default_value = "target,sampler")]
+    pub by: Vec<String>,
+    /// Only runs of this experiment
+    #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
+    pub experiment: Option<String>,
+    /// The column that is compared
+    #[arg(long, value_name = "COLUMN", default_value = crate::sweep::pivot::VALUE)]
+    pub value: String,
+    /// Of two keys, the second one across
+    #[arg(long)]
+    pub pivot: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
 pub struct ArtifactsArgs {
     #[command(subcommand)]
     pub command: ArtifactsCommand,
@@ -175,8 +195,49 @@ pub struct ArtifactsArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ArtifactsCommand {
-    /// List targets and runs
-    Ls(Common),
+    /// List targets and runs: sampler, status, age, size, and what sharing saves
+    Ls {
+        /// Only what belongs to this experiment
+        #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
+        experiment: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// All that is known of a target or run: configuration, files, provenance, estimate
+    Show {
+        /// URN, id, unique prefix or directory name
+        #[arg(value_name = "WHAT")]
+        what: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make an experiment's TensorBoard files and print their directory
+    Tb {
+        /// Name of the experiment
+        #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
+        experiment: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Pack an experiment into one file that another machine imports
+    Export {
+        /// Name of the experiment
+        #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
+        experiment: String,
+        /// The file, such as sweep.tar
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Check a file that `export` made, whole, and add what it holds; needs the root to itself
+    Import {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Hash every object again and report what is damaged or missing
     Verify {
         /// Mend it: heal from copies in runs/, mark what the next sweep has to make again, lay files

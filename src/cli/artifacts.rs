@@ -1,32 +1,43 @@
-//! `artifacts`: looking after the store.
+//! `artifacts`: looking after the store. Listing and bundles have files of their own.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use comfy_table::CellAlignment::{Left, Right};
 use serde_json::json;
 
 use super::args::{ArtifactsArgs, ArtifactsCommand};
-use super::table::{note, printable, table, unbroken};
-use super::{Quit, start_log};
-use crate::store::{Freed, Status, Store, VerifyReport, size};
+use super::{Quit, bundle, listing, start_log};
+use crate::store::{Freed, Store, VerifyReport, size};
 use crate::sweep::INTERNAL;
 
 /// Lists, verifies or removes what the store holds.
 pub fn run(args: ArtifactsArgs) -> Result<u8, Quit> {
-    let (ArtifactsCommand::Ls(common)
+    let (ArtifactsCommand::Ls { common, .. }
+    | ArtifactsCommand::Show { common, .. }
+    | ArtifactsCommand::Tb { common, .. }
+    | ArtifactsCommand::Export { common, .. }
+    | ArtifactsCommand::Import { common, .. }
     | ArtifactsCommand::Verify { common, .. }
     | ArtifactsCommand::Gc { common, .. }
     | ArtifactsCommand::Rm { common, .. }) = &args.command;
     start_log(common);
     let json = common.json;
     let root = common.root.clone().unwrap_or_else(|| PathBuf::from("."));
-    if !root.join("store").is_dir() {
+    // An import may begin a store.
+    if !matches!(args.command, ArtifactsCommand::Import { .. }) && !root.join("store").is_dir() {
         let root = root.display();
         return Err(Quit::Usage(format!("{root} holds no store: name the directory of a sweep with --root")));
     }
     match args.command {
-        ArtifactsCommand::Ls(_) => list(&Store::open(&root)?, json),
+        ArtifactsCommand::Ls { experiment, .. } => {
+            listing::list(&Store::open(&root)?, experiment.as_deref(), json)
+        }
+        ArtifactsCommand::Show { what, .. } => listing::show(&Store::open(&root)?, &what, json),
+        ArtifactsCommand::Tb { experiment, .. } => bundle::boards(&Store::open(&root)?, &experiment, json),
+        ArtifactsCommand::Export { experiment, out, .. } => {
+            bundle::export(&Store::open(&root)?, &experiment, &out, json)
+        }
+        ArtifactsCommand::Import { file, .. } => bundle::import(&root, &file, json),
         ArtifactsCommand::Verify { repair: false, .. } => verify(&Store::open(&root)?, json),
         ArtifactsCommand::Verify { repair: true, .. } => repair(&Store::open_exclusive(&root)?, json),
         ArtifactsCommand::Gc { ttl_days, dry_run, .. } => {
@@ -34,43 +45,6 @@ pub fn run(args: ArtifactsArgs) -> Result<u8, Quit> {
             collect(&Store::open(&root)?, ttl, dry_run, json)
         }
         ArtifactsCommand::Rm { what, .. } => remove(&Store::open_exclusive(&root)?, &what, json),
-    }
-}
-
-fn list(store: &Store, as_json: bool) -> Result<u8, Quit> {
-    let rows = store.list()?;
-    if as_json {
-        say!("{}", json!(rows));
-        return Ok(0);
-    }
-    let mut shown =
-        table(&[("kind", Left), ("directory", Left), ("status", Left), ("when", Left), ("bytes", Right)]);
-    unbroken(&mut shown, 1);
-    let mut notes = Vec::new();
-    for row in rows {
-        let dir = row.dir.map_or_else(|| row.id.short(12), |d| d.display().to_string());
-        let short = printable(dir.strip_prefix("runs/targets/").unwrap_or(&dir));
-        let status = match row.status {
-            Status::Done => "done",
-            Status::Failed { reason, .. } => {
-                notes.push(format!("{} {short} failed: {reason}", row.kind));
-                "failed"
-            }
-        };
-        shown.add_row([row.kind, short, status.to_owned(), to_the_minute(&row.when), row.bytes.to_string()]);
-    }
-    say!("{shown}");
-    for text in notes {
-        say!("{}", note(&text));
-    }
-    Ok(0)
-}
-
-/// `2026-01-02T03:04:05Z` as `2026-01-02 03:04`.
-fn to_the_minute(when: &str) -> String {
-    match (when.get(..10), when.get(11..16)) {
-        (Some(day), Some(time)) => format!("{day} {time}"),
-        _ => printable(when),
     }
 }
 

@@ -18,7 +18,10 @@ macro_rules! complain {
 
 mod args;
 mod artifacts;
+mod bundle;
+mod compare;
 mod info;
+mod listing;
 mod progress;
 mod run;
 mod signals;
@@ -60,9 +63,11 @@ impl From<crate::sweep::SweepError> for Quit {
 
 impl From<crate::store::StoreError> for Quit {
     fn from(e: crate::store::StoreError) -> Self {
-        use crate::store::StoreError::{Ambiguous, NotFound};
+        use crate::store::StoreError::{Ambiguous, Bundle, Experiment, Name, NotFound};
         match e {
-            NotFound { .. } | Ambiguous { .. } => Quit::Usage(e.to_string()),
+            NotFound { .. } | Ambiguous { .. } | Bundle { .. } | Experiment { .. } | Name { .. } => {
+                Quit::Usage(e.to_string())
+            }
             _ => Quit::Environment(e.to_string()),
         }
     }
@@ -96,6 +101,7 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Slurm(args)) => slurm::run(args),
         Some(Command::Artifacts(args)) => artifacts::run(args),
+        Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Schema) => info::schema(),
         Some(Command::Info) => info::info(),

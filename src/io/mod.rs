@@ -1,8 +1,10 @@
-//! File formats: npz, NetCDF-4 (InferenceData), plain HDF5, Parquet and TensorBoard events. Bytes in, bytes out.
+//! File formats: npz, NetCDF-4 (InferenceData), plain HDF5, Parquet, CSV and TensorBoard events. Bytes
+//! in, bytes out.
 //!
 //! Nothing here knows a path or a clock: the same values give the same bytes in every process, so
 //! that files can be named by their hash.
 
+pub mod csv;
 mod ffi;
 pub mod gathered;
 mod hdf;

@@ -20,11 +20,16 @@ pub struct Scalar<'a> {
 
 /// An event file. Files hold no clocks, so the wall time of an event is its step in seconds.
 pub fn write_events<'a>(scalars: impl IntoIterator<Item = Scalar<'a>>) -> Vec<u8> {
+    write_events_at(0.0, scalars.into_iter().map(|scalar| (scalar.step as f64, scalar)))
+}
+
+/// An event file that was begun at `start`, of scalars with their wall times, all in seconds since 1970.
+pub fn write_events_at<'a>(start: f64, scalars: impl IntoIterator<Item = (f64, Scalar<'a>)>) -> Vec<u8> {
     let mut file = Vec::new();
-    let mut event = time_and_step(0);
+    let mut event = time_and_step(start, 0);
     text(&mut event, 3, VERSION);
     record(&mut file, &event);
-    for Scalar { tag, step, value } in scalars {
+    for (time, Scalar { tag, step, value }) in scalars {
         let mut point = Vec::new();
         text(&mut point, 1, tag);
         // simple_value, a float in 32 bits.
@@ -32,7 +37,7 @@ pub fn write_events<'a>(scalars: impl IntoIterator<Item = Scalar<'a>>) -> Vec<u8
         point.extend((value as f32).to_le_bytes());
         let mut summary = Vec::new();
         bytes(&mut summary, 1, &point);
-        let mut event = time_and_step(step);
+        let mut event = time_and_step(time, step);
         bytes(&mut event, 5, &summary);
         record(&mut file, &event);
     }
@@ -46,9 +51,9 @@ const DELIMITED: u8 = 2;
 const FIXED_32: u8 = 5;
 
 /// An `Event`'s wall_time (field 1) and step (field 2).
-fn time_and_step(step: u64) -> Vec<u8> {
+fn time_and_step(time: f64, step: u64) -> Vec<u8> {
     let mut event = vec![1 << 3 | FIXED_64];
-    event.extend((step as f64).to_le_bytes());
+    event.extend(time.to_le_bytes());
     event.push(2 << 3 | VARINT);
     varint(&mut event, step);
     event

@@ -28,6 +28,20 @@ pub struct Row {
     pub objects: usize,
     /// Their bytes, shared ones included; absent ones count 0.
     pub bytes: u64,
+    /// Whatever else its ref says.
+    #[serde(skip)]
+    pub details: Value,
+}
+
+/// What the objects of some units come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Distinct objects.
+    pub objects: usize,
+    /// Their bytes on disk.
+    pub bytes: u64,
+    /// Bytes that the same units would take beyond that if each had its own copies.
+    pub saved: u64,
 }
 
 impl Store {
@@ -38,8 +52,29 @@ impl Store {
         Ok(rows)
     }
 
+    /// What the objects that the units with `chosen` kind and id name come to; absent ones count nothing.
+    pub fn totals(&self, chosen: impl Fn(&str, &Hash) -> bool) -> Result<Totals, StoreError> {
+        let mut sizes: BTreeMap<Hash, u64> = BTreeMap::new();
+        let mut named = 0;
+        for unit in self.all_refs()?.iter().filter(|unit| chosen(&unit.kind, &unit.id)) {
+            for hash in unit.objects.values() {
+                let known = sizes.get(hash).copied();
+                let Some(size) = known.or_else(|| self.object_size(hash)) else { continue };
+                sizes.insert(*hash, size);
+                named += size;
+            }
+        }
+        let bytes: u64 = sizes.values().sum();
+        Ok(Totals { objects: sizes.len(), bytes, saved: named - bytes })
+    }
+
+    /// The size of an object, if it is there.
+    pub fn object_size(&self, hash: &Hash) -> Option<u64> {
+        fs::metadata(self.object_path(hash)).ok().map(|about| about.len())
+    }
+
     fn row(&self, unit: Ref) -> Row {
-        let size = |hash| fs::metadata(self.object_path(hash)).map_or(0, |m| m.len());
+        let size = |hash| self.object_size(hash).unwrap_or(0);
         Row {
             urn: unit.urn(),
             bytes: unit.objects.values().map(size).sum(),
@@ -49,6 +84,7 @@ impl Store {
             dir: unit.dir,
             status: unit.status,
             when: unit.when,
+            details: unit.details,
         }
     }
 
@@ -163,5 +199,8 @@ mod tests {
         );
         let row = rows.iter().find(|row| row.id == first.id).unwrap();
         assert_eq!((row.objects, row.bytes), (2, 10));
+        let totals = store.totals(|_, _| true).unwrap();
+        assert_eq!(totals, Totals { objects: 1, bytes: 5, saved: 5 });
+        assert_eq!(store.totals(|kind, _| kind == RUN).unwrap(), Totals::default());
     }
 }

@@ -106,6 +106,48 @@ pub enum StoreError {
         /// What comes nearest.
         near: Vec<String>,
     },
+    /// No experiment of that name, or its manifest is not one.
+    #[error("{}: {why}", path.display())]
+    Experiment {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong, and the remedy.
+        why: String,
+    },
+    /// A bundle that is not as `export` makes them.
+    #[error(
+        "{}: {entry}: {why}. Nothing of it is used: have the bundle exported and copied again, and \
+         distrust its source if that does not help",
+        path.display()
+    )]
+    Bundle {
+        /// The bundle.
+        path: PathBuf,
+        /// The part of it.
+        entry: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A bundle that contradicts what is there.
+    #[error("{}: nothing was imported, because the store has something else: {}", path.display(), what.join("; "))]
+    Conflict {
+        /// The bundle.
+        path: PathBuf,
+        /// Each entry, what stands against it, and the remedy.
+        what: Vec<String>,
+    },
+    /// An object that cannot be exported.
+    #[error(
+        "{name} of {urn} is {state}, so that nothing was exported: run the sweep again, which makes it anew"
+    )]
+    Unfit {
+        /// The file.
+        name: String,
+        /// URN of the unit that it belongs to.
+        urn: String,
+        /// `missing` or `damaged`.
+        state: &'static str,
+    },
     /// More than one thing goes by that name.
     #[error("{what:?} may be any of {}: give more of the name", candidates.join(", "))]
     Ambiguous {

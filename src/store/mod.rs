@@ -10,7 +10,7 @@
 //! store/costs.json                   hints that may be lost: how long units take
 //! store/quarantine/                  damaged objects and refs, for whoever wants to look
 //! store/locks/  store/lock           who has the root open, units being worked on; the root itself
-//! runs/ results/ logs/               derived: copies for people, rebuilt from the two above
+//! runs/ results/ logs/ tb/           derived: copies for people, rebuilt from the two above
 //! ```
 //!
 //! What the rest of the program relies on:
@@ -23,16 +23,20 @@
 //! absolute. Letters of names are limited ([`check_name`]), so that no name leaves the root.
 
 mod atomic;
+mod bundle;
 mod catalog;
 mod checkpoints;
 #[cfg(test)]
 mod crash;
 mod disk;
 mod error;
+mod experiment;
+mod export;
 #[cfg(test)]
 mod faults;
 mod gc;
 mod hash;
+mod import;
 mod lock;
 mod notes;
 mod objects;
@@ -47,11 +51,15 @@ use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 pub use atomic::Appender;
-pub use catalog::Row;
+pub use bundle::Bundle;
+pub use catalog::{Row, Totals};
 pub use checkpoints::{Kept, keep, kept, let_go, probe};
 pub use error::{StoreError, size};
+pub use experiment::Experiment;
+pub use export::Exported;
 pub use gc::{Collected, Freed};
 pub use hash::{Hash, parse_urn, urn};
+pub use import::Imported;
 pub use lock::Guard;
 pub use notes::peek_note;
 pub use objects::ObjectState;
@@ -147,7 +155,7 @@ impl Store {
 }
 
 /// Directories below the root that files are written in.
-const TREES: [&str; 4] = ["store", "runs", "results", "logs"];
+const TREES: [&str; 5] = ["store", "runs", "results", "logs", "tb"];
 
 /// Longest name that a user may choose.
 const NAME: usize = 64;

@@ -1,7 +1,7 @@
 //! Objects: immutable files named by the hash of their bytes.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::atomic::{entries, make_dir, sync_dir, write_file};
@@ -19,6 +19,40 @@ pub enum ObjectState {
     Missing,
     /// Its content was something else; it has been moved to `store/quarantine/`.
     Damaged,
+}
+
+/// What came of an object's content that was handed over in pieces.
+pub(super) enum Streamed {
+    /// It is in the store now.
+    Written,
+    /// It was before.
+    There,
+    /// It could not be read, or is not what it must be; why.
+    Unfit(String),
+}
+
+/// Which side of a copy failed.
+pub(super) enum Halt {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+/// Copies all of `from` in pieces; the hash of what was copied.
+pub(super) fn copy_hashed(from: &mut dyn Read, to: &mut dyn Write) -> Result<Hash, Halt> {
+    const PIECE: usize = 1 << 16;
+    let mut piece = vec![0; PIECE];
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => return Ok(Hash(*hasher.finalize().as_bytes())),
+            Ok(n) => {
+                hasher.update(&piece[..n]);
+                to.write_all(&piece[..n]).map_err(Halt::Writing)?;
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(Halt::Reading(e)),
+        }
+    }
 }
 
 impl Store {
@@ -49,6 +83,44 @@ impl Store {
         }
         write_file(&path, OBJECT_MODE, |file| file.write_all(bytes))?;
         Ok(hash)
+    }
+
+    /// Keeps what `from` gives under the name that it must have; was it to be written? Nothing is
+    /// visible of content with another hash. An object that is there and intact is left alone, and
+    /// then nothing is read.
+    ///
+    /// # Errors
+    /// What reading or comparing found, as [`Unfit`](Streamed::Unfit); [`StoreError::Io`] where the
+    /// disk refuses.
+    pub(super) fn put_stream(
+        &self,
+        hash: &Hash,
+        size: u64,
+        from: &mut dyn Read,
+    ) -> Result<Streamed, StoreError> {
+        let path = self.object_path(hash);
+        if Hash::of_file(&path).is_ok_and(|found| found == *hash) && self.touch_object(&path)? {
+            return Ok(Streamed::There);
+        }
+        let mut unfit = None;
+        let written = write_file(&path, OBJECT_MODE, |file| {
+            let found = copy_hashed(from, file).map_err(|e| match e {
+                Halt::Reading(e) => {
+                    unfit = Some(e.to_string());
+                    e
+                }
+                Halt::Writing(e) => e,
+            })?;
+            if found != *hash {
+                unfit = Some(format!("its content has the hash {found}"));
+                return Err(ErrorKind::InvalidData.into());
+            }
+            Ok(())
+        });
+        match (unfit, written) {
+            (Some(why), _) => Ok(Streamed::Unfit(why)),
+            (None, written) => written.map(|()| Streamed::Written).map_err(|e| e.needing(size)),
+        }
     }
 
     /// Says that an object is wanted again; `false` if it has gone meanwhile, or is another user's.

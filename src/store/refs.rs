@@ -114,6 +114,11 @@ impl Store {
         write_bytes(&path, 0o644, text.as_bytes())
     }
 
+    /// Puts the bytes of a ref's file, which [`understand`] has passed, where they belong.
+    pub(super) fn write_ref_bytes(&self, kind: &str, id: &Hash, bytes: &[u8]) -> Result<(), StoreError> {
+        write_bytes(&self.ref_path(kind, id), 0o644, bytes)
+    }
+
     /// A unit's ref, if there is one. A ref that was damaged counts as none: it is moved to
     /// `store/quarantine/`, a warning is logged, and the unit is done again.
     ///
@@ -197,11 +202,15 @@ impl Store {
 
 /// Reads a ref's file and checks it, without touching it.
 pub(super) fn inspect(path: &Path, kind: &str, id: &Hash) -> Result<Found, StoreError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(e) => return Err(StoreError::io("read", path)(e)),
-    };
+    match fs::read(path) {
+        Ok(bytes) => understand(&bytes, path, kind, id),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(e) => Err(StoreError::io("read", path)(e)),
+    }
+}
+
+/// The ref that the content of a file at `path` is.
+pub(super) fn understand(bytes: &[u8], path: &Path, kind: &str, id: &Hash) -> Result<Found, StoreError> {
     let parts = bytes.strip_prefix(HEAD.as_bytes()).and_then(|text| text.split_at_checked(64));
     let Some((digits, rest)) = parts else { return Ok(Found::Damaged("its beginning is wrong".into())) };
     let recorded = std::str::from_utf8(digits).ok().and_then(|hex| hex.parse::<Hash>().ok());
@@ -210,7 +219,7 @@ pub(super) fn inspect(path: &Path, kind: &str, id: &Hash) -> Result<Found, Store
     }
     // From here on the bytes are as someone wrote them: what cannot be read is not damage.
     let other = |why: String| StoreError::RefFormat { path: path.into(), why };
-    let outer: Envelope = serde_json::from_slice(&bytes).map_err(|e| other(e.to_string()))?;
+    let outer: Envelope = serde_json::from_slice(bytes).map_err(|e| other(e.to_string()))?;
     if outer.format != FORMAT {
         return Err(other(format!("format {}", outer.format)));
     }

@@ -59,12 +59,7 @@ impl Store {
                 report.marked.push(self.mark(unit, absent)?);
                 continue;
             }
-            let Some(dir) = &unit.dir else { continue };
-            let mut files = unit.objects.clone();
-            files.retain(|name, _| !internal.contains(&name.as_str()));
-            if self.materialise(dir, &files)? > 0 {
-                report.laid_out.push(dir.clone());
-            }
+            report.laid_out.extend(self.lay_out(&unit, internal)?);
         }
         if found.bad_refs.iter().all(|bad| bad.quarantined) {
             self.rebuild_catalog()?;
@@ -72,6 +67,15 @@ impl Store {
         report.healed = healed.into_iter().collect();
         report.found = found;
         Ok(report)
+    }
+
+    /// Lays a unit's files out in `runs/`, but for `internal` ones; its directory, if something was to
+    /// be written.
+    pub(super) fn lay_out(&self, unit: &Ref, internal: &[&str]) -> Result<Option<PathBuf>, StoreError> {
+        let Some(dir) = &unit.dir else { return Ok(None) };
+        let mut files = unit.objects.clone();
+        files.retain(|name, _| !internal.contains(&name.as_str()));
+        Ok((self.materialise(dir, &files)? > 0).then(|| dir.clone()))
     }
 
     /// Puts objects back that the unit's directory still has a copy of.

@@ -212,7 +212,8 @@ pub fn object(store: &Store, record: &Ref, name: &str) -> Result<Vec<u8>, SweepE
     Ok(store.get(hash)?)
 }
 
-fn laid_out(record: &Ref) -> BTreeMap<String, Hash> {
+/// A unit's files that are laid out in the `runs/` tree.
+pub fn laid_out(record: &Ref) -> BTreeMap<String, Hash> {
     record
         .objects
         .iter()
@@ -229,19 +230,35 @@ fn run_dir(store: &Store, run: &PlannedRun, target: &PlannedTarget) -> Result<Pa
 pub fn lay_out_target(store: &Store, planned: &PlannedTarget, record: &Ref) -> Result<(), SweepError> {
     let dir = store.target_dir(&record.id)?;
     store.materialise(&dir, &laid_out(record))?;
-    let build: Build = serde_json::from_slice(&object(store, record, "build.json")?)?;
-    let target = build.target;
-    let meta = json!({
-        "target_id": record.id, "urn": urn(TARGET, &record.id), "label": planned.label,
-        "problem": planned.spec.problem.name(), "config": planned.spec, "d": planned.dim, "n": planned.n_data,
-        "widths": target.network.as_ref().map(|n| n.hidden.clone()), "layer_shapes": layer_shapes(&target, planned.dim),
+    let meta = meta(store, record, &planned.label, &json!(planned.spec), planned.dim)?;
+    store.write_file(&dir.join("meta.json"), &pretty(&meta)?)?;
+    Ok(())
+}
+
+/// The content of a target's meta.json.
+pub fn meta(
+    store: &Store,
+    record: &Ref,
+    label: &str,
+    config: &Value,
+    dim: usize,
+) -> Result<Value, SweepError> {
+    let target = built(store, record)?;
+    Ok(json!({
+        "target_id": record.id, "urn": urn(TARGET, &record.id), "label": label,
+        "problem": target.spec.problem.name(), "config": config, "d": dim, "n": target.n_data,
+        "widths": target.network.as_ref().map(|n| n.hidden.clone()), "layer_shapes": layer_shapes(&target, dim),
         "l0": target.l0, "precision": target.spec.dtype.name(),
         "exact_lambda": target.exact.lambda, "exact_multiplicity": target.exact.multiplicity,
         "lambda_lower_bound": target.exact.lower_bound, "exact_llc": exact_llc(&target), "training": target.training,
         "files": laid_out(record), "provenance": record.details["provenance"],
-    });
-    store.write_file(&dir.join("meta.json"), &pretty(&meta)?)?;
-    Ok(())
+    }))
+}
+
+/// A stored target without its data and parameters.
+pub fn built(store: &Store, record: &Ref) -> Result<Target, SweepError> {
+    let build: Build = serde_json::from_slice(&object(store, record, "build.json")?)?;
+    Ok(build.target)
 }
 
 /// Largest file of a user's that is read: what a target may hold at most, in numbers of 8 bytes.
@@ -277,20 +294,25 @@ pub fn lay_out_run(
 ) -> Result<(), SweepError> {
     let dir = run_dir(store, run, target)?;
     store.materialise(&dir, &laid_out(record))?;
-    let manifest = json!({
-        "run_id": record.id, "urn": urn(RUN, &record.id), "target_id": target.id,
-        "target": target.label, "sampler": run.sampler.algo.name(), "config": record.config,
-        "precision": { "target": target.spec.dtype, "sampler": run.sampler.dtype,
-            "cast": target.spec.dtype != run.sampler.dtype },
-        "stream_id": record.details["stream_id"], "files": laid_out(record),
-        "provenance": record.details["provenance"],
-    });
+    let names = (json!(target.id), target.label.as_str(), run.sampler.algo.name());
+    let manifest = manifest(record, names, target.spec.dtype, run.sampler.dtype);
     if let Some((name, events)) = tensorboard::events(store, run, record)? {
         store.write_file(&dir.join(name), &events)?;
     }
     store.write_file(&dir.join("manifest.json"), &pretty(&manifest)?)?;
     store.write_file(&dir.join("timing.json"), &pretty(&record.details["timing"])?)?;
     Ok(())
+}
+
+/// The content of a run's manifest.json; `names` are the target's id and label and the sampler.
+pub fn manifest(record: &Ref, names: (Value, &str, &str), target: Dtype, sampler: Dtype) -> Value {
+    json!({
+        "run_id": record.id, "urn": urn(RUN, &record.id), "target_id": names.0,
+        "target": names.1, "sampler": names.2, "config": record.config,
+        "precision": { "target": target, "sampler": sampler, "cast": target != sampler },
+        "stream_id": record.details["stream_id"], "files": laid_out(record),
+        "provenance": record.details["provenance"],
+    })
 }
 
 /// Shapes of the parts of `flat`, in order: W (out, in), b (out), scale and shift (out) a layer.
@@ -305,7 +327,8 @@ fn layer_shapes(target: &Target, dim: usize) -> Vec<Vec<usize>> {
     shapes
 }
 
-fn pretty(value: &Value) -> Result<Vec<u8>, SweepError> {
+/// JSON for people, with the end of its last line.
+pub fn pretty(value: &Value) -> Result<Vec<u8>, SweepError> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
     Ok(bytes)

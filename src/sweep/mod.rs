@@ -4,8 +4,10 @@
 //! [`work`] that of every other rank; the [`scheduler`] between them is a pure state machine. The
 //! wire is [`crate::comm`]'s business.
 
+mod boards;
 mod chosen;
 pub mod costs;
+mod describe;
 mod execute;
 mod fault;
 mod files;
@@ -14,10 +16,12 @@ mod graph;
 mod manager;
 mod memory;
 mod options;
+pub mod pivot;
 mod plan;
 mod ranks;
 mod report;
 mod results;
+mod run_table;
 pub mod scheduler;
 mod slots;
 mod source;
@@ -30,6 +34,8 @@ mod writer;
 
 use std::path::PathBuf;
 
+pub use boards::{Boards, write_boards};
+pub use describe::{describe, lay_out};
 pub use fault::is_understood as fault_is_understood;
 pub use files::{INTERNAL, read_analysis};
 pub use graph::{SweepGraph, UnitKind};
@@ -37,7 +43,8 @@ pub use manager::{SlotStatus, Status, dismiss, part, run, status_path};
 pub use options::Options;
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
-pub use results::gather;
+pub use results::{gather, gather_again};
+pub use run_table::{RunTable, Setting, write_tables};
 pub use source::WorkSource;
 pub use unit::Failure;
 pub use worker::work;
