@@ -476,10 +476,8 @@ fn print_in_detail(run: &FoundRun, diagnosis: &Diagnosis) {
         let z = or_dash(q.geweke_z, |z| format!("{z:.2}"));
         let worst = q.geweke_z_chains.iter().flatten().copied().map(f64::abs).reduce(f64::max);
         let worst = or_dash(worst, |z| format!("{z:.2}"));
-        say!(
-            "{}: R-hat {r_hat}, bulk ESS {bulk}, tail ESS {tail}, Geweke z {z} (largest of a chain {worst})",
-            q.name
-        );
+        say!("{}: R-hat {r_hat}, ESS {bulk} in the bulk and {tail} in the tails", q.name);
+        say!("{}: Geweke z {z}, the largest of a chain {worst}", q.name);
     }
     let chains = |values: &[Option<f64>]| {
         values.iter().take(8).map(|x| or_dash(*x, |x| format!("{x:.2}"))).collect::<Vec<_>>().join(" ")
@@ -522,13 +520,13 @@ fn print_targets(targets: &[(&FoundTarget, TargetDiagnosis)]) {
         ("target", Left),
         ("rows", Left),
         ("n", Right),
-        ("L student", Right),
-        ("L teacher", Right),
-        ("R² student", Right),
-        ("R² teacher", Right),
-        ("R² of teacher", Right),
+        ("L", Right),
+        ("teacher's", Right),
+        ("R²", Right),
+        ("teacher's", Right),
+        ("of teacher", Right),
     ]);
-    unbroken(&mut shown, 1);
+    unbroken(&mut shown, 0);
     for (target, diagnosis) in targets {
         for (which, set) in [("train", &diagnosis.train), ("test", &diagnosis.test)] {
             let r2 = |x: Option<f64>| or_dash(x, |x| format!("{x:.4}"));
@@ -546,4 +544,5 @@ fn print_targets(targets: &[(&FoundTarget, TargetDiagnosis)]) {
         }
     }
     say!("{shown}");
+    say!("{}", note("L and R² of the student and of its teacher; R² of the student as a fit to its teacher"));
 }

@@ -238,7 +238,8 @@ fn full(chains: &[&[f64]], summary: &stats::Summary, work: Option<&[f64]>, threa
     let running = stats::running_mean(chains, count as f64 / summary.ess_mean, POINTS);
     let found = stats::burn_in(chains);
     let shift = found.needed.map(|cut| {
-        let rest: Vec<f64> = chains.iter().flat_map(|c| &c[cut..]).copied().collect();
+        // Of chains of one length the mean of all is the mean of means.
+        let rest: Vec<f64> = chains.iter().map(|c| stats::mean(&c[cut..])).collect();
         if cut == 0 { 0.0 } else { (summary.mean - stats::mean(&rest)) / summary.mcse_mean }
     });
     Full {

@@ -54,20 +54,18 @@ pub fn mcse_mean(chains: &[&[f64]]) -> f64 {
 /// Monte-Carlo standard error of the standard deviation over all chains (`az.mcse(method="sd")`):
 /// with s = (x − x̄)² it is √((mean s² − (mean s)²) / ([`ess_sd`] · 4 · mean s)). NaN where nothing varies.
 pub fn mcse_sd(chains: &[&[f64]]) -> f64 {
-    Table::gather(chains, 1).map_or(f64::NAN, |table| error_of_sd(&squares(table.values()), ess_sd(chains)))
+    Table::gather(chains, 1).map_or(f64::NAN, |table| {
+        let squares = squares(table.values());
+        let variance = mean(&squares);
+        let fourth: Vec<f64> = squares.iter().map(|s| s * s).collect();
+        ((mean(&fourth) - variance * variance) / ess_sd(chains) / variance / 4.0).sqrt()
+    })
 }
 
 /// (x − x̄)², x̄ the mean of all.
 fn squares(x: &[f64]) -> Vec<f64> {
     let centre = mean(x);
     x.iter().map(|v| (v - centre) * (v - centre)).collect()
-}
-
-/// The delta method on the mean of the squared deviations `squares`.
-pub(super) fn error_of_sd(squares: &[f64], ess: f64) -> f64 {
-    let variance = mean(squares);
-    let fourth: Vec<f64> = squares.iter().map(|s| s * s).collect();
-    ((mean(&fourth) - variance * variance) / ess / variance / 4.0).sqrt()
 }
 
 /// Monte-Carlo standard error of the `q`-quantile over all chains (`az.mcse(method="quantile",

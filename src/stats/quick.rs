@@ -6,7 +6,7 @@
 
 use super::autocorrelation::{LAGS, add_lagged, paired_autocovariance};
 use super::convergence::{RESOLUTION, autocorrelation_time, reduction, size_of};
-use super::moments::{mean, variance};
+use super::moments::{mean, sum, variance};
 use super::rank::{ascending, scores_in_order};
 
 /// Chains of one length without NaN, seen as split halves.
@@ -94,52 +94,88 @@ impl Sorted {
                 return Self { order: like.order.clone(), values };
             }
         }
-        let order = ascending(&chains.concat());
+        let order = ascending(chains.iter().copied().flatten());
         let values = order.iter().map(at).collect();
         Self { order, values }
     }
 
-    /// Normal scores of the draws of `halves`, and what gives those of their distances from the median.
-    pub fn scores(&self, halves: &Halves<'_>) -> (Vec<f64>, impl FnOnce() -> Vec<f64>) {
-        let count = self.order.len();
-        let (mut order, mut values) = (self.order.clone(), self.values.clone());
-        if !halves.draws.is_multiple_of(2) {
-            let kept: Vec<bool> = order.iter().map(|i| halves.holds(*i)).collect();
-            let mut keep = kept.iter();
-            order.retain(|_| *keep.next().unwrap_or(&true));
-            let mut keep = kept.iter();
-            values.retain(|_| *keep.next().unwrap_or(&true));
-        }
-        let bulk = scores_in_order(count, &order, &values);
-        let folded = move || {
-            let n = values.len();
-            let middle = n / 2;
-            let median =
-                if n % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-            // Distances rise to both sides of the median: the two sides are merged.
-            let distance = |k: usize| (values[k] - median).abs();
-            let (mut low, mut high) = (values.partition_point(|v| *v < median), 0);
-            high += low;
-            if distance(0).is_nan() || distance(n - 1).is_nan() {
-                return vec![f64::NAN; count];
-            }
-            let mut merged = Vec::with_capacity(n);
-            let mut distances = Vec::with_capacity(n);
-            while merged.len() < n {
-                let left = low > 0 && (high == n || distance(low - 1) <= distance(high));
-                let k = if left { low - 1 } else { high };
-                if left {
-                    low -= 1
-                } else {
-                    high += 1
-                }
-                merged.push(order[k]);
-                distances.push(distance(k));
-            }
-            scores_in_order(count, &merged, &distances)
-        };
-        (bulk, folded)
+    /// Whether the ranks of all draws are those of `other`, ties included.
+    pub fn ranks_like(&self, other: &Sorted) -> bool {
+        let tied = |values: &[f64], k: usize| values[k] == values[k + 1];
+        self.order == other.order
+            && (0..self.values.len().saturating_sub(1))
+                .all(|k| tied(&self.values, k) == tied(&other.values, k))
     }
+
+    /// Normal scores of the draws that are in halves, by index.
+    pub fn scores(&self, halves: &Halves<'_>) -> Vec<f64> {
+        let count = self.order.len();
+        if halves.draws.is_multiple_of(2) {
+            return scores_in_order(count, &self.order, &self.values);
+        }
+        let (order, values) = self.inside(halves);
+        scores_in_order(count, &order, &values)
+    }
+
+    /// Normal scores of their distances from the median.
+    pub fn folded_scores(&self, halves: &Halves<'_>) -> Vec<f64> {
+        let count = self.order.len();
+        if halves.draws.is_multiple_of(2) {
+            return fold(count, &self.order, &self.values);
+        }
+        let (order, values) = self.inside(halves);
+        fold(count, &order, &values)
+    }
+
+    /// Without the middle draws of odd chains.
+    fn inside(&self, halves: &Halves<'_>) -> (Vec<u32>, Vec<f64>) {
+        self.order.iter().zip(&self.values).filter(|(i, _)| halves.holds(**i)).unzip()
+    }
+}
+
+/// The scores of distances from the median, of `values` in ascending order.
+fn fold(count: usize, order: &[u32], values: &[f64]) -> Vec<f64> {
+    let n = values.len();
+    let middle = n / 2;
+    let median = if n % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+    // Distances rise to both sides of the median: the two sides are merged.
+    let distance = |k: usize| (values[k] - median).abs();
+    if distance(0).is_nan() || distance(n - 1).is_nan() {
+        return vec![f64::NAN; count];
+    }
+    let mut low = values.partition_point(|v| *v < median);
+    let mut high = low;
+    let mut merged = Vec::with_capacity(n);
+    let mut distances = Vec::with_capacity(n);
+    while merged.len() < n {
+        let left = low > 0 && (high == n || distance(low - 1) <= distance(high));
+        let k = if left { low - 1 } else { high };
+        if left {
+            low -= 1
+        } else {
+            high += 1
+        }
+        merged.push(order[k]);
+        distances.push(distance(k));
+    }
+    scores_in_order(count, &merged, &distances)
+}
+
+/// Mean of all draws of chains of one length, and Σ f(x − mean) over them; a copy of one chain at a
+/// time is in memory.
+pub(super) fn pooled(chains: &[&[f64]], f: impl Fn(f64) -> f64) -> (f64, f64) {
+    let means: Vec<f64> = chains.iter().map(|c| mean(c)).collect();
+    let centre = mean(&means);
+    let mut buffer = Vec::new();
+    let sums: Vec<f64> = chains
+        .iter()
+        .map(|chain| {
+            buffer.clear();
+            buffer.extend(chain.iter().map(|x| f(x - centre)));
+            sum(&buffer)
+        })
+        .collect();
+    (centre, sum(&sums))
 }
 
 /// Effective sample size of `count` sequences of `n` values, at least 2, that `fill` writes.

@@ -1,15 +1,14 @@
 //! All statistics of one quantity, together.
 
 use super::convergence::{
-    error_of_quantile, error_of_sd, ess_bulk, ess_mean, ess_quantile, ess_sd, mcse_mean, mcse_quantile,
-    mcse_sd, r_hat,
+    error_of_quantile, ess_bulk, ess_mean, ess_quantile, ess_sd, mcse_mean, mcse_quantile, mcse_sd, r_hat,
 };
 use super::moments::{mean, quantile, sd, sorted_quantile};
-use super::quick::{Halves, Sorted};
+use super::quick::{Halves, Sorted, pooled};
 use super::table::Table;
 
 /// From so many draws on the quick ways are taken.
-pub(super) const MANY: usize = 1 << 20;
+const MANY: usize = 1 << 20;
 
 /// What is known of one quantity from its draws; NaN where undefined.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,10 +51,10 @@ pub struct QuantileSummary {
 /// Summaries of several quantities of one trace, on at most `threads` threads (which move no bit).
 ///
 /// Below about a million draws every number has the bits of the function it is named after. Above,
-/// sums are taken in another order, one sort serves all quantities that rise with each other (llc
-/// and L), and the numbers agree to rounding.
+/// sums are taken in another order, what depends on ranks is worked out once for quantities that rise
+/// with each other (llc and L), and the numbers agree to rounding.
 pub fn summarise(quantities: &[Vec<&[f64]>], quantiles: &[f64], threads: usize) -> Vec<Summary> {
-    let mut like = None;
+    let mut before = None;
     let mut out = Vec::new();
     for chains in quantities {
         let draws: usize = chains.iter().map(|c| c.len()).sum();
@@ -63,11 +62,28 @@ pub fn summarise(quantities: &[Vec<&[f64]>], quantiles: &[f64], threads: usize) 
             out.push(of_few(chains, quantiles));
             continue;
         }
-        let sorted = Sorted::new(chains, like.as_ref());
-        out.push(of_many(chains, quantiles, &sorted, threads));
-        like = Some(sorted);
+        let (summary, ranked) = of_many(chains, quantiles, before.as_ref(), threads);
+        out.push(summary);
+        before = Some(ranked);
     }
     out
+}
+
+/// What depends on the ranks of draws alone.
+struct Ranked {
+    sorted: Sorted,
+    ess_bulk: f64,
+    /// √(V̂/W) of the draws' scores.
+    reduction: f64,
+    below: Vec<Below>,
+}
+
+/// The share of draws at or below a quantile.
+#[derive(Clone, Copy)]
+struct Below {
+    q: f64,
+    count: usize,
+    ess: f64,
 }
 
 fn of_few(chains: &[&[f64]], quantiles: &[f64]) -> Summary {
@@ -92,57 +108,78 @@ fn of_few(chains: &[&[f64]], quantiles: &[f64]) -> Summary {
     }
 }
 
-fn of_many(chains: &[&[f64]], quantiles: &[f64], sorted: &Sorted, threads: usize) -> Summary {
+fn of_many(
+    chains: &[&[f64]],
+    quantiles: &[f64],
+    before: Option<&Ranked>,
+    threads: usize,
+) -> (Summary, Ranked) {
     let halves = Halves::new(chains);
-    let all = chains.concat();
-    let (centre, spread) = (mean(&all), sd(&all));
-    drop(all);
-    let square = |x: f64| (x - centre) * (x - centre);
-    let below = |q: f64| {
-        let threshold = sorted_quantile(&sorted.values, q);
-        halves.size_of(|x| f64::from(x <= threshold))
-    };
-    let ranked = || {
-        let (bulk, folded) = sorted.scores(&halves);
-        let (size, plain) = (halves.size_of_values(&bulk), halves.reduction_of(&bulk));
-        drop(bulk);
-        let folded = halves.reduction_of(&folded());
-        vec![size, if folded > plain || plain.is_nan() { folded } else { plain }]
-    };
-    let of_sd = || {
-        let squares: Vec<f64> = chains.iter().flat_map(|c| c.iter()).map(|&x| square(x)).collect();
-        let size = halves.size_of(square);
-        vec![size, error_of_sd(&squares, size)]
-    };
+    let sorted = Sorted::new(chains, before.map(|b| &b.sorted));
+    let before = before.filter(|b| sorted.ranks_like(&b.sorted));
+    let count = sorted.values.len() as f64;
+    let (centre, squares) = pooled(chains, |x| x * x);
+    let spread = (squares / (count - 1.0)).sqrt();
     // The tails need two quantiles, asked for or not.
     let mut needed = vec![0.05, 0.95];
     needed.extend(quantiles.iter().filter(|q| ![0.05, 0.95].contains(*q)));
-    let mut tasks: Vec<Task<'_>> = vec![Box::new(ranked), Box::new(of_sd)];
-    tasks.push(Box::new(|| vec![halves.size_of(|x| x)]));
-    let below = &below;
-    tasks.extend(needed.iter().map(|&q| -> Task<'_> { Box::new(move || vec![below(q)]) }));
-    let answers = in_parallel(tasks, threads);
-    let (ess_mean, sizes) = (answers[2][0], &answers[3..]);
-    let size_below = |q: f64| needed.iter().position(|n| *n == q).map_or(f64::NAN, |i| sizes[i][0]);
-    let (low, high) = (sizes[0][0], sizes[1][0]);
-    let of = |&q: &f64| QuantileSummary {
-        q,
-        value: sorted_quantile(&sorted.values, q),
-        ess: size_below(q),
-        mcse: error_of_quantile(&sorted.values, q, size_below(q)),
+
+    let of_sd = || {
+        let (_, fourth) = pooled(chains, |x| x * x * x * x);
+        let ess = halves.size_of(|x| (x - centre) * (x - centre));
+        let variance = squares / count;
+        vec![ess, ((fourth / count - variance * variance) / ess / variance / 4.0).sqrt()]
     };
-    Summary {
+    let bulk = || match before {
+        Some(b) => vec![b.ess_bulk, b.reduction],
+        None => {
+            let scores = sorted.scores(&halves);
+            vec![halves.size_of_values(&scores), halves.reduction_of(&scores)]
+        }
+    };
+    let folded = || vec![halves.reduction_of(&sorted.folded_scores(&halves))];
+    let below = |q: f64| {
+        let threshold = sorted_quantile(&sorted.values, q);
+        let count = sorted.values.partition_point(|x| *x <= threshold);
+        let known = before.and_then(|b| b.below.iter().find(|b| b.q == q && b.count == count));
+        let ess = known.map_or_else(|| halves.size_of(|x| f64::from(x <= threshold)), |b| b.ess);
+        vec![count as f64, ess]
+    };
+    let mut tasks: Vec<Task<'_>> = vec![Box::new(bulk), Box::new(folded), Box::new(of_sd)];
+    tasks.push(Box::new(|| vec![halves.size_of(|x| x)]));
+    let each = &below;
+    tasks.extend(needed.iter().map(|&q| -> Task<'_> { Box::new(move || each(q)) }));
+    let answers = in_parallel(tasks, threads);
+    let (ess_mean, ess_sd) = (answers[3][0], answers[2][0]);
+    let below: Vec<Below> = needed
+        .iter()
+        .zip(&answers[4..])
+        .map(|(&q, a)| Below { q, count: a[0] as usize, ess: a[1] })
+        .collect();
+    let of = |&q: &f64| {
+        let ess = below.iter().find(|b| b.q == q).map_or(f64::NAN, |b| b.ess);
+        let (value, mcse) = (sorted_quantile(&sorted.values, q), error_of_quantile(&sorted.values, q, ess));
+        QuantileSummary { q, value, ess, mcse }
+    };
+    let (low, high) = (below[0].ess, below[1].ess);
+    let (ess_bulk, reduction, folded) = (answers[0][0], answers[0][1], answers[1][0]);
+    let summary = Summary {
         mean: centre,
         sd: spread,
-        r_hat: if chains.len() < 2 { f64::NAN } else { answers[0][1] },
+        r_hat: match chains.len() {
+            1 => f64::NAN,
+            _ if folded > reduction => folded,
+            _ => reduction,
+        },
         ess_mean,
-        ess_bulk: answers[0][0],
+        ess_bulk,
         ess_tail: if high < low { high } else { low },
-        ess_sd: answers[1][0],
+        ess_sd,
         mcse_mean: spread / ess_mean.sqrt(),
-        mcse_sd: answers[1][1],
+        mcse_sd: answers[2][1],
         quantiles: quantiles.iter().map(of).collect(),
-    }
+    };
+    (summary, Ranked { sorted, ess_bulk, reduction, below })
 }
 
 type Task<'a> = Box<dyn FnOnce() -> Vec<f64> + Send + 'a>;
@@ -203,11 +240,10 @@ mod tests {
         for (chains, draws, phi) in [(3, 5001, 0.5), (2, 4000, 0.999), (1, 3001, -0.7), (4, 2000, 0.0)] {
             let x = trace(chains, draws, phi);
             let y: Vec<Vec<f64>> = x.iter().map(|c| c.iter().map(|v| 25.0 * (v - 0.5)).collect()).collect();
-            let mut like = None;
+            let mut before = None;
             for quantity in [&x, &y] {
                 let rows: Vec<&[f64]> = quantity.iter().map(Vec::as_slice).collect();
-                let sorted = Sorted::new(&rows, like.as_ref());
-                let quick = of_many(&rows, &quantiles, &sorted, 3);
+                let (quick, ranked) = of_many(&rows, &quantiles, before.as_ref(), 3);
                 let plain = of_few(&rows, &quantiles);
                 let numbers = |s: &Summary| {
                     let mut all = vec![s.mean, s.sd, s.r_hat, s.ess_mean, s.ess_bulk, s.ess_tail];
@@ -219,7 +255,7 @@ mod tests {
                     let same = (a - b).abs() <= 1e-9 * b.abs() || a.is_nan() && b.is_nan();
                     assert!(same, "{chains} × {draws}, φ = {phi}, number {i}: {a:e} against {b:e}");
                 }
-                like = Some(sorted);
+                before = Some(ranked);
             }
         }
     }

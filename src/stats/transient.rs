@@ -1,22 +1,26 @@
 //! Drift, running means, and how much of a trace its start still marks.
 
-use super::convergence::mcse_mean;
 use super::moments::mean;
-use super::quick::Halves;
-use super::summary::MANY;
+use super::quick::{Halves, pooled};
 use super::table::Table;
 
 /// |z| above which a drift counts: one in 370 by chance.
 pub const DRIFT_LIMIT: f64 = 3.0;
 
-/// Mean over all draws and its standard error sd/√[`ess_mean`](super::ess_mean).
+/// Mean over all draws and its standard error sd/√[`ess_mean`](super::ess_mean), to rounding.
 fn mean_and_error(chains: &[&[f64]]) -> (f64, f64) {
-    let all = chains.concat();
-    if all.len() < MANY || Table::gather_check(chains, 1).is_none() {
-        return (mean(&all), mcse_mean(chains));
+    if Table::gather_check(chains, 1).is_none() {
+        return (f64::NAN, f64::NAN);
     }
-    let spread = super::sd(&all);
-    (mean(&all), spread / Halves::new(chains).size_of(|x| x).sqrt())
+    let first = chains[0][0];
+    if chains.iter().all(|c| c.iter().all(|x| *x == first)) {
+        // Sums of many equal numbers are rounded; their mean is not.
+        return (first, 0.0);
+    }
+    let (mean, squares) = pooled(chains, |x| x * x);
+    let count = (chains.len() * chains[0].len()) as f64;
+    let ess = Halves::new(chains).size_of(|x| x);
+    (mean, (squares / (count - 1.0) / ess).sqrt())
 }
 
 /// Geweke's z: the mean of the first tenth of every chain less that of the last half, over
