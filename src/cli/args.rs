@@ -33,6 +33,14 @@ pub enum Command {
     Artifacts(ArtifactsArgs),
     /// Set finished runs side by side: estimates, errors, work, verdicts
     Compare(CompareArgs),
+    /// What a finished run tells of itself: R-hat, ESS, errors, E-BFMI, drift, burn-in
+    Diagnose(DiagnoseArgs),
+    /// The same of all runs of an experiment
+    DiagnoseExperiment(DiagnoseExperimentArgs),
+    /// A target's student against its teacher, on training rows and fresh ones
+    DiagnoseTarget(DiagnoseTargetArgs),
+    /// The same of all targets, or of those of an experiment
+    DiagnoseTargets(DiagnoseTargetsArgs),
     /// How a sweep stands: units done and running, time left, slots
     Status(StatusArgs),
     /// Print the JSON Schema of experiment files, for editors
@@ -167,6 +175,82 @@ pub struct StatusArgs {
     pub watch: bool,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// How much a diagnosis works out.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum ModeArg {
+    /// The numbers of the summary
+    Light,
+    /// Autocorrelations, running estimate and burn-in too
+    Full,
+}
+
+impl From<ModeArg> for crate::diagnostics::Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Light => Self::Light,
+            ModeArg::Full => Self::Full,
+        }
+    }
+}
+
+/// Work that is spread over threads, or over the ranks of a job.
+#[derive(Debug, Args)]
+pub struct Spread {
+    /// Threads of this rank [default: 1 under MPI, else the number of cores, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub workers: Option<u16>,
+    /// One process, even under a launcher: MPI is not initialised
+    #[arg(long)]
+    pub local: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub struct DiagnoseArgs {
+    /// Directory of the run: runs/targets/tgt_…/run_…
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// How much is worked out
+    #[arg(long, value_enum, default_value_t = ModeArg::Full)]
+    pub mode: ModeArg,
+    #[command(flatten)]
+    pub spread: Spread,
+}
+
+#[derive(Debug, Args)]
+pub struct DiagnoseExperimentArgs {
+    /// Name of the experiment
+    #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
+    pub experiment: String,
+    /// Only runs of these samplers
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub samplers: Vec<String>,
+    /// How much is worked out
+    #[arg(long, value_enum, default_value_t = ModeArg::Full)]
+    pub mode: ModeArg,
+    #[command(flatten)]
+    pub spread: Spread,
+}
+
+#[derive(Debug, Args)]
+pub struct DiagnoseTargetArgs {
+    /// The target: its directory's name, id, URN, or the beginning of its id
+    #[arg(long, value_name = "TARGET")]
+    pub target: String,
+    #[command(flatten)]
+    pub spread: Spread,
+}
+
+#[derive(Debug, Args)]
+pub struct DiagnoseTargetsArgs {
+    /// Only targets of this experiment
+    #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
+    pub experiment: Option<String>,
+    #[command(flatten)]
+    pub spread: Spread,
 }
 
 #[derive(Debug, Args)]

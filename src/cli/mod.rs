@@ -20,6 +20,7 @@ mod args;
 mod artifacts;
 mod bundle;
 mod compare;
+mod diagnose;
 mod info;
 mod listing;
 mod progress;
@@ -102,6 +103,10 @@ pub fn main() -> ExitCode {
         Some(Command::Slurm(args)) => slurm::run(args),
         Some(Command::Artifacts(args)) => artifacts::run(args),
         Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Diagnose(args)) => diagnose::run(&args),
+        Some(Command::DiagnoseExperiment(args)) => diagnose::experiment(&args),
+        Some(Command::DiagnoseTarget(args)) => diagnose::target(&args),
+        Some(Command::DiagnoseTargets(args)) => diagnose::targets(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Schema) => info::schema(),
         Some(Command::Info) => info::info(),

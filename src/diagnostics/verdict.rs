@@ -31,12 +31,12 @@ impl std::fmt::Display for Verdict {
 /// Fewest chains that can disagree.
 const MIN_CHAINS: usize = 2;
 /// Largest R-hat, smallest bulk and tail ESS: Vehtari et al. 2021, section 4.
-const MAX_R_HAT: f64 = 1.01;
-const MIN_ESS: f64 = 400.0;
+pub(super) const MAX_R_HAT: f64 = 1.01;
+pub(super) const MIN_ESS: f64 = 400.0;
 /// Smallest E-BFMI: Betancourt 2016 and Stan's practice.
-const MIN_E_BFMI: f64 = 0.3;
+pub(super) const MIN_E_BFMI: f64 = 0.3;
 /// Largest share of divergent draws.
-const MAX_DIVERGENT: f64 = 1e-3;
+pub(super) const MAX_DIVERGENT: f64 = 1e-3;
 /// Where drift between halves, in joint standard errors, begins.
 const DRIFT_Z: f64 = 3.0;
 /// A predicted bias must stay below this share of the estimate, or below its standard error.

@@ -1,6 +1,7 @@
 //! Effective sample sizes, Monte-Carlo error, R-hat, E-BFMI.
 
 use super::autocorrelation::mean_autocovariance;
+use super::beta::beta_quantile;
 use super::moments::{mean, median, quantile, sd, sum, variance};
 use super::rank::normal_scores;
 use super::table::Table;
@@ -40,11 +41,7 @@ pub fn ess_quantile(chains: &[&[f64]], q: f64) -> f64 {
 /// Effective sample size for the standard deviation: that of (x − x̄)², x̄ over all chains
 /// (`az.ess(method="sd")`).
 pub fn ess_sd(chains: &[&[f64]]) -> f64 {
-    Table::gather(chains, 1).map_or(f64::NAN, |table| {
-        let centre = mean(table.values());
-        let squares = |x: &[f64]| x.iter().map(|v| (v - centre) * (v - centre)).collect();
-        effective_size(&table.map(squares).split())
-    })
+    Table::gather(chains, 1).map_or(f64::NAN, |table| effective_size(&table.map(squares).split()))
 }
 
 /// Monte-Carlo standard error of the mean over all chains, sd/√[`ess_mean`]
@@ -52,6 +49,49 @@ pub fn ess_sd(chains: &[&[f64]]) -> f64 {
 pub fn mcse_mean(chains: &[&[f64]]) -> f64 {
     Table::gather(chains, 1)
         .map_or(f64::NAN, |table| sd(table.values()) / effective_size(&table.split()).sqrt())
+}
+
+/// Monte-Carlo standard error of the standard deviation over all chains (`az.mcse(method="sd")`):
+/// with s = (x − x̄)² it is √((mean s² − (mean s)²) / ([`ess_sd`] · 4 · mean s)). NaN where nothing varies.
+pub fn mcse_sd(chains: &[&[f64]]) -> f64 {
+    Table::gather(chains, 1).map_or(f64::NAN, |table| {
+        let squares = squares(table.values());
+        let variance = mean(&squares);
+        let fourth: Vec<f64> = squares.iter().map(|s| s * s).collect();
+        ((mean(&fourth) - variance * variance) / ess_sd(chains) / variance / 4.0).sqrt()
+    })
+}
+
+/// (x − x̄)², x̄ the mean of all.
+fn squares(x: &[f64]) -> Vec<f64> {
+    let centre = mean(x);
+    x.iter().map(|v| (v - centre) * (v - centre)).collect()
+}
+
+/// Monte-Carlo standard error of the `q`-quantile over all chains (`az.mcse(method="quantile",
+/// prob=q)`): half the distance between the order statistics at the two ends of the central 68.27 %
+/// of Beta(S q + 1, S (1 − q) + 1), S = [`ess_quantile`] (Vehtari et al., section 4.4). `q` in [0, 1].
+pub fn mcse_quantile(chains: &[&[f64]], q: f64) -> f64 {
+    if !(0.0..=1.0).contains(&q) {
+        return f64::NAN;
+    }
+    Table::gather(chains, 1).map_or(f64::NAN, |table| {
+        let mut sorted = table.values().to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        error_of_quantile(&sorted, q, ess_quantile(chains, q))
+    })
+}
+
+/// The same from draws in ascending order.
+pub(super) fn error_of_quantile(sorted: &[f64], q: f64, ess: f64) -> f64 {
+    /// Φ(∓1), to the digits that ArviZ has.
+    const ENDS: [f64; 2] = [0.158_655_3, 0.841_344_7];
+    let last = (sorted.len() - 1) as f64;
+    let [low, high] = ENDS.map(|p| {
+        let share = beta_quantile(p, ess * q + 1.0, ess * (1.0 - q) + 1.0);
+        share * sorted.len() as f64 - 1.0
+    });
+    (sorted[high.min(last).ceil() as usize] - sorted[low.max(0.0).floor() as usize]) / 2.0
 }
 
 /// Rank-normalised split R-hat: the larger of that of the values and that of their distances from
@@ -80,19 +120,25 @@ pub fn e_bfmi(energy: &[f64]) -> f64 {
 
 /// √(V̂/W) of Gelman & Rubin (1992) in the form of Vehtari et al., equations 1–4.
 fn scale_reduction(table: &Table) -> f64 {
-    let n = table.draws() as f64;
     let means: Vec<f64> = table.rows().map(mean).collect();
     let variances: Vec<f64> = table.rows().map(variance).collect();
-    let (between, within) = (n * variance(&means), mean(&variances));
+    reduction(table.draws(), &means, &variances)
+}
+
+/// The same from the means and variances of sequences of `n` draws.
+pub(super) fn reduction(n: usize, means: &[f64], variances: &[f64]) -> f64 {
+    let n = n as f64;
+    let (between, within) = (n * variance(means), mean(variances));
     ((between / within + n - 1.0) / n).sqrt()
 }
+
+/// Below this range draws count as constant: ArviZ's threshold (NumPy's `finfo.resolution`).
+pub(super) const RESOLUTION: f64 = 1e-15;
 
 /// S = MN/τ of Vehtari et al., equations 10–13, for M sequences of N draws, with ρ_t combined over
 /// the sequences and τ cut by Geyer's initial monotone sequence. τ is at least 1/log₁₀(MN), which
 /// bounds the gain that anti-correlation can claim.
 fn effective_size(table: &Table) -> f64 {
-    /// Below this range draws count as constant: ArviZ's threshold (NumPy's `finfo.resolution`).
-    const RESOLUTION: f64 = 1e-15;
     let (n, count) = (table.draws(), table.values().len() as f64);
     let (low, high) =
         table.values().iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
@@ -111,19 +157,29 @@ fn effective_size(table: &Table) -> f64 {
         total += variance(&means);
     }
     let rho = |t: usize| 1.0 - (within - covariance[t]) / total;
-    let tau = autocorrelation_time(n, rho);
+    size_of(count, autocorrelation_time(n, n, rho).unwrap_or(f64::NAN))
+}
+
+/// `count`/τ, τ at least 1/log₁₀ `count`.
+pub(super) fn size_of(count: f64, tau: f64) -> f64 {
     let least = 1.0 / libm::log10(count);
     if tau.is_nan() { f64::NAN } else { count / tau.max(least) }
 }
 
 /// τ = −1 + 2 Σ ρ_t over Geyer's (1992) initial monotone positive sequence of pairs
 /// (ρ_{2k}, ρ_{2k+1}), plus the first term of the pair that ends it where that is positive (ArviZ
-/// and Stan). `n` is at least 2.
-fn autocorrelation_time(n: usize, rho: impl Fn(usize) -> f64) -> f64 {
+/// and Stan). `n` is at least 2. `None` where that takes lags from `known` on.
+pub(super) fn autocorrelation_time(n: usize, known: usize, rho: impl Fn(usize) -> f64) -> Option<f64> {
+    if known < 2 {
+        return None;
+    }
     let mut kept = vec![1.0, rho(1)];
     let (mut even, mut odd) = (kept[0], kept[1]);
     let mut t = 1;
     while t + 3 < n && even + odd > 0.0 {
+        if t + 2 >= known {
+            return None;
+        }
         (even, odd) = (rho(t + 1), rho(t + 2));
         // A pair that ends the sequence is not part of it.
         let positive = even + odd >= 0.0;
@@ -143,9 +199,9 @@ fn autocorrelation_time(n: usize, rho: impl Fn(usize) -> f64) -> f64 {
         }
     }
     if kept.iter().any(|r| r.is_nan()) {
-        return f64::NAN;
+        return Some(f64::NAN);
     }
-    -1.0 + 2.0 * sum(&kept[..last]) + kept[last]
+    Some(-1.0 + 2.0 * sum(&kept[..last]) + kept[last])
 }
 
 #[cfg(test)]
@@ -213,6 +269,8 @@ mod tests {
                 ("ess_tail", ess_tail),
                 ("ess_sd", ess_sd),
                 ("mcse_mean", mcse_mean),
+                ("mcse_sd", mcse_sd),
+                ("mcse_quantile", |chains| mcse_quantile(chains, 0.5)),
                 ("r_hat", r_hat),
             ] {
                 assert!(statistic(chains).is_nan(), "{name} of {chains:?}");

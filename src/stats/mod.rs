@@ -12,15 +12,24 @@
 //! fewer than 4 draws a chain, chains of different lengths) is NaN, never a panic.
 
 mod autocorrelation;
+mod beta;
 mod convergence;
 mod moments;
+mod quick;
 mod rank;
+mod summary;
 mod table;
+mod transient;
 
 #[cfg(test)]
 mod arviz_tests;
 
-pub use autocorrelation::autocorrelation;
-pub use convergence::{e_bfmi, ess_bulk, ess_mean, ess_quantile, ess_sd, ess_tail, mcse_mean, r_hat};
+pub use autocorrelation::{autocorrelation, autocorrelation_to};
+pub use convergence::{
+    e_bfmi, ess_bulk, ess_mean, ess_quantile, ess_sd, ess_tail, mcse_mean, mcse_quantile, mcse_sd, r_hat,
+};
 pub use moments::{mean, median, quantile, sd, sum, t_quantile_975, variance};
 pub use rank::normal_quantile;
+pub(crate) use summary::in_parallel;
+pub use summary::{QuantileSummary, Summary, summarise};
+pub use transient::{BurnIn, DRIFT_LIMIT, RunningPoint, burn_in, geweke, mser5, running_mean};

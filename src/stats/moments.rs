@@ -59,7 +59,7 @@ pub fn quantile(x: &[f64], q: f64) -> f64 {
 ///
 /// Written with the operations of SciPy's `mquantiles`, which ArviZ calls: where the quantile
 /// falls on tied draws its last bit decides on which side of it they lie.
-fn sorted_quantile(sorted: &[f64], q: f64) -> f64 {
+pub(super) fn sorted_quantile(sorted: &[f64], q: f64) -> f64 {
     let n = sorted.len();
     if n == 1 {
         return sorted[0];

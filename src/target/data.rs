@@ -53,8 +53,22 @@ pub fn initial_parameters(network: &Network, init: Init, id: [u8; 32], purpose: 
 /// # Errors
 /// [`TargetError::OutOfRange`] for parameters outside their range.
 pub fn draw_inputs(kind: &Inputs, rows: usize, in_dim: usize, id: [u8; 32]) -> Result<Vec<f64>, TargetError> {
+    draw_more_inputs(kind, rows, in_dim, id, id)
+}
+
+/// Rows of the distribution that `id` has (its mixture's means, its manifold), from the streams of `own`.
+///
+/// # Errors
+/// As [`draw_inputs`].
+pub fn draw_more_inputs(
+    kind: &Inputs,
+    rows: usize,
+    in_dim: usize,
+    id: [u8; 32],
+    own: [u8; 32],
+) -> Result<Vec<f64>, TargetError> {
     let sampler = RowSampler::new(kind, in_dim, &mut Key::new(id, Purpose::Inputs, 1).at(0))?;
-    let key = Key::new(id, Purpose::Inputs, 0);
+    let key = Key::new(own, Purpose::Inputs, 0);
     let mut x = vec![0.0; rows * in_dim];
     for (i, row) in x.chunks_exact_mut(in_dim).enumerate() {
         sampler.fill(&mut key.at(i as u64), row);

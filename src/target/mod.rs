@@ -7,6 +7,7 @@ mod elementwise;
 mod error;
 mod exact;
 mod external;
+mod fresh;
 mod layout;
 mod matrix;
 mod network;
@@ -24,6 +25,7 @@ pub use exact::{
     quadratic_singularity,
 };
 pub use external::{ExternalArrays, Tensor, network_of};
+pub use fresh::{Rows, Teacher};
 pub use layout::{Layer, layers, param_count};
 pub use network::NetworkPotential;
 pub use potential::Potential;

@@ -149,6 +149,10 @@ def reference(kind, chains, draws, seed, a, b):
         az.bfmi(x[0])[0] if draws > 1 else np.nan,
         rho[1] if draws > 1 else np.nan,
         rho[draws // 3],
+        az.mcse(x, method="sd"),
+        az.mcse(x, method="quantile", prob=0.05),
+        az.mcse(x, method="quantile", prob=0.5),
+        az.mcse(x, method="quantile", prob=0.9),
     ]
     name = [kind, str(chains), str(draws), str(seed), shown(a), shown(b)]
     return "\t".join(name + [shown(f) for f in fields])
@@ -156,7 +160,7 @@ def reference(kind, chains, draws, seed, a, b):
 
 HEAD = (
     "kind chains draws seed a b checksum mean sd q05 q50 q90 ess_mean ess_bulk ess_tail ess_q30 "
-    "ess_sd r_hat mcse_mean e_bfmi rho_1 rho_third"
+    "ess_sd r_hat mcse_mean e_bfmi rho_1 rho_third mcse_sd mcse_q05 mcse_q50 mcse_q90"
 )
 
 inf, nan = float("inf"), float("nan")

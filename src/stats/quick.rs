@@ -1,0 +1,235 @@
+//! The statistics of long traces, where copies and full transforms of millions of draws would take
+//! most of a minute: one sort serves all ranks and quantiles, chains are transformed as they are read,
+//! and autocovariances are computed up to the lag that is asked for.
+//!
+//! The definitions are those of `convergence`; last bits differ, since sums are taken in another order.
+
+use super::autocorrelation::{LAGS, add_lagged, paired_autocovariance};
+use super::convergence::{RESOLUTION, autocorrelation_time, reduction, size_of};
+use super::moments::{mean, sum, variance};
+use super::rank::{ascending, scores_in_order};
+
+/// Chains of one length without NaN, seen as split halves.
+#[derive(Clone, Copy)]
+pub(super) struct Halves<'a> {
+    chains: &'a [&'a [f64]],
+    draws: usize,
+}
+
+impl<'a> Halves<'a> {
+    /// `chains` must be such as `Table::gather` takes.
+    pub fn new(chains: &'a [&'a [f64]]) -> Self {
+        Self { chains, draws: chains.first().map_or(0, |c| c.len()) }
+    }
+
+    /// Sequences.
+    pub fn count(&self) -> usize {
+        2 * self.chains.len()
+    }
+
+    /// Draws a sequence.
+    pub fn len(&self) -> usize {
+        self.draws / 2
+    }
+
+    /// Index of the first draw of a sequence, draws counted through all chains.
+    fn start(&self, row: usize) -> usize {
+        let chains = self.chains.len();
+        let inside = if row < chains { 0 } else { self.draws - self.len() };
+        row % chains * self.draws + inside
+    }
+
+    /// The draws of a sequence.
+    fn row(&self, row: usize) -> &'a [f64] {
+        let chains = self.chains.len();
+        let inside = if row < chains { 0 } else { self.draws - self.len() };
+        &self.chains[row % chains][inside..][..self.len()]
+    }
+
+    /// Effective sample size of `f` of the draws.
+    pub fn size_of(&self, f: impl Fn(f64) -> f64) -> f64 {
+        let fill = |row: usize, out: &mut [f64]| {
+            out.iter_mut().zip(self.row(row)).for_each(|(o, &x)| *o = f(x));
+        };
+        effective_size(self.count(), self.len(), fill)
+    }
+
+    /// Effective sample size of values by index, such as scores.
+    pub fn size_of_values(&self, values: &[f64]) -> f64 {
+        let fill = |row: usize, out: &mut [f64]| out.copy_from_slice(&values[self.start(row)..][..out.len()]);
+        effective_size(self.count(), self.len(), fill)
+    }
+
+    /// √(V̂/W) of values by index.
+    pub fn reduction_of(&self, values: &[f64]) -> f64 {
+        let row = |row| &values[self.start(row)..][..self.len()];
+        let means: Vec<f64> = (0..self.count()).map(|r| mean(row(r))).collect();
+        let variances: Vec<f64> = (0..self.count()).map(|r| variance(row(r))).collect();
+        reduction(self.len(), &means, &variances)
+    }
+
+    /// Whether a half holds the draw of this index: the middle draws of odd chains belong to none.
+    fn holds(&self, index: u32) -> bool {
+        self.draws.is_multiple_of(2) || index as usize % self.draws != self.len()
+    }
+}
+
+/// Draws in ascending order, and where they stand.
+pub(super) struct Sorted {
+    /// Indices, draws counted through all chains.
+    pub order: Vec<u32>,
+    /// Values.
+    pub values: Vec<f64>,
+}
+
+impl Sorted {
+    /// Sorts, unless the order of `like` is good for these chains too: that of a quantity which rises
+    /// with this one is.
+    pub fn new(chains: &[&[f64]], like: Option<&Sorted>) -> Self {
+        let draws = chains.first().map_or(1, |c| c.len());
+        let at = |i: &u32| chains[*i as usize / draws][*i as usize % draws];
+        if let Some(like) = like.filter(|like| like.order.len() == chains.len() * draws) {
+            let values: Vec<f64> = like.order.iter().map(at).collect();
+            if values.is_sorted() {
+                return Self { order: like.order.clone(), values };
+            }
+        }
+        let order = ascending(chains.iter().copied().flatten());
+        let values = order.iter().map(at).collect();
+        Self { order, values }
+    }
+
+    /// Whether the ranks of all draws are those of `other`, ties included.
+    pub fn ranks_like(&self, other: &Sorted) -> bool {
+        let tied = |values: &[f64], k: usize| values[k] == values[k + 1];
+        self.order == other.order
+            && (0..self.values.len().saturating_sub(1))
+                .all(|k| tied(&self.values, k) == tied(&other.values, k))
+    }
+
+    /// Normal scores of the draws that are in halves, by index.
+    pub fn scores(&self, halves: &Halves<'_>) -> Vec<f64> {
+        let count = self.order.len();
+        if halves.draws.is_multiple_of(2) {
+            return scores_in_order(count, &self.order, &self.values);
+        }
+        let (order, values) = self.inside(halves);
+        scores_in_order(count, &order, &values)
+    }
+
+    /// Normal scores of their distances from the median.
+    pub fn folded_scores(&self, halves: &Halves<'_>) -> Vec<f64> {
+        let count = self.order.len();
+        if halves.draws.is_multiple_of(2) {
+            return fold(count, &self.order, &self.values);
+        }
+        let (order, values) = self.inside(halves);
+        fold(count, &order, &values)
+    }
+
+    /// Without the middle draws of odd chains.
+    fn inside(&self, halves: &Halves<'_>) -> (Vec<u32>, Vec<f64>) {
+        self.order.iter().zip(&self.values).filter(|(i, _)| halves.holds(**i)).unzip()
+    }
+}
+
+/// The scores of distances from the median, of `values` in ascending order.
+fn fold(count: usize, order: &[u32], values: &[f64]) -> Vec<f64> {
+    let n = values.len();
+    let middle = n / 2;
+    let median = if n % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+    // Distances rise to both sides of the median: the two sides are merged.
+    let distance = |k: usize| (values[k] - median).abs();
+    if distance(0).is_nan() || distance(n - 1).is_nan() {
+        return vec![f64::NAN; count];
+    }
+    let mut low = values.partition_point(|v| *v < median);
+    let mut high = low;
+    let mut merged = Vec::with_capacity(n);
+    let mut distances = Vec::with_capacity(n);
+    while merged.len() < n {
+        let left = low > 0 && (high == n || distance(low - 1) <= distance(high));
+        let k = if left { low - 1 } else { high };
+        if left {
+            low -= 1
+        } else {
+            high += 1
+        }
+        merged.push(order[k]);
+        distances.push(distance(k));
+    }
+    scores_in_order(count, &merged, &distances)
+}
+
+/// Mean of all draws of chains of one length, and Σ f(x − mean) over them; a copy of one chain at a
+/// time is in memory.
+pub(super) fn pooled(chains: &[&[f64]], f: impl Fn(f64) -> f64) -> (f64, f64) {
+    let means: Vec<f64> = chains.iter().map(|c| mean(c)).collect();
+    let centre = mean(&means);
+    let mut buffer = Vec::new();
+    let sums: Vec<f64> = chains
+        .iter()
+        .map(|chain| {
+            buffer.clear();
+            buffer.extend(chain.iter().map(|x| f(x - centre)));
+            sum(&buffer)
+        })
+        .collect();
+    (centre, sum(&sums))
+}
+
+/// Effective sample size of `count` sequences of `n` values, at least 2, that `fill` writes.
+fn effective_size(count: usize, n: usize, fill: impl Fn(usize, &mut [f64])) -> f64 {
+    /// Lags that are summed directly before a transform gives all.
+    const STEPS: [usize; 3] = [2 * LAGS, 6 * LAGS, 14 * LAGS];
+    let mut row = vec![0.0; n];
+    let mut means = vec![0.0; count];
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    let mut covariance: Vec<f64> = Vec::new();
+    let total_count = (count * n) as f64;
+    for lags in STEPS {
+        let from = covariance.len();
+        covariance.resize(lags, 0.0);
+        for r in 0..count {
+            fill(r, &mut row);
+            if from == 0 {
+                (low, high) = row.iter().fold((low, high), |(l, h), &x| (l.min(x), h.max(x)));
+                if row.iter().any(|x| x.is_nan()) {
+                    return f64::NAN;
+                }
+                means[r] = mean(&row);
+            }
+            row.iter_mut().for_each(|x| *x -= means[r]);
+            for (chunk, first) in covariance[from..].chunks_mut(LAGS).zip((from..).step_by(LAGS)) {
+                add_lagged(&row, first, chunk);
+            }
+        }
+        if high - low < RESOLUTION {
+            return total_count;
+        }
+        if !(high - low).is_finite() {
+            return f64::NAN;
+        }
+        let scaled = |t: usize| covariance[t] / total_count;
+        if let Some(tau) = time(n, lags.min(n), &means, scaled) {
+            return size_of(total_count, tau);
+        }
+    }
+    let centred = |r: usize, out: &mut [f64]| {
+        fill(r, out);
+        out.iter_mut().for_each(|x| *x -= means[r]);
+    };
+    let covariance = paired_autocovariance(count, n, centred);
+    size_of(total_count, time(n, n, &means, |t| covariance[t]).unwrap_or(f64::NAN))
+}
+
+/// τ from the mean autocovariance of sequences with `means`.
+fn time(n: usize, known: usize, means: &[f64], covariance: impl Fn(usize) -> f64) -> Option<f64> {
+    let length = n as f64;
+    let within = covariance(0) * length / (length - 1.0);
+    let mut total = within * (length - 1.0) / length;
+    if means.len() > 1 {
+        total += variance(means);
+    }
+    autocorrelation_time(n, known, |t| 1.0 - (within - covariance(t)) / total)
+}
