@@ -11,6 +11,7 @@ pub mod diagnostics;
 pub mod io;
 pub mod launch;
 pub mod num;
+pub mod plot;
 pub mod promote;
 pub mod resume;
 pub mod sampler;

@@ -111,7 +111,8 @@ pub fn play(plan: &Plan, graph: SweepGraph, took: &[f64], ranks: usize, costs: C
     for (run, planned) in plan.runs.iter().enumerate() {
         unassigned[planned.target] += plan.units_of_run(run).count();
     }
-    let chains: Vec<usize> = plan.runs.iter().map(|run| run.sampler.chains + usize::from(run.control)).collect();
+    let chains: Vec<usize> =
+        plan.runs.iter().map(|run| run.sampler.chains + usize::from(run.control)).collect();
     let mut world = World {
         plan,
         graph,

@@ -143,10 +143,8 @@ pub fn find_target(store: &Store, planned: &PlannedTarget) -> Result<Target, Swe
 }
 
 fn target_record(store: &Store, planned: &PlannedTarget) -> Result<Ref, SweepError> {
-    let gone = || SweepError::Record {
-        id: planned.id.to_string(),
-        what: "the target's record is gone".to_owned(),
-    };
+    let gone =
+        || SweepError::Record { id: planned.id.to_string(), what: "the target's record is gone".to_owned() };
     store.read_ref(TARGET, &key(&planned.id))?.ok_or_else(gone)
 }
 
