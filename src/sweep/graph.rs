@@ -92,7 +92,7 @@ impl UnitKind {
 impl Plan {
     /// The units of a run: its warmup, then what waits for that.
     pub fn units_of_run(&self, run: usize) -> impl Iterator<Item = UnitKind> + use<> {
-        let PlannedRun { sampler, control, .. } = &self.runs[run];
+        let PlannedRun { sampler, control, .. } = &*self.runs[run];
         let chains = (0..sampler.chains as u32).map(move |chain| UnitKind::Chain(run, chain));
         [UnitKind::Warmup(run)].into_iter().chain(chains).chain(control.then_some(UnitKind::Control(run)))
     }
@@ -283,6 +283,45 @@ impl SweepGraph {
         let open = (0..plan.targets.len()).filter(|&t| sweep.sampled[t] && sweep.builds[t].is_none());
         sweep.window.open_bytes = open.map(|t| sweep.window.bytes[t]).sum();
         sweep
+    }
+
+    /// Every target will be sampled, by runs that are still to come.
+    pub(super) fn expect_runs(&mut self) {
+        self.sampled.fill(true);
+        for left in &mut self.window.left_of_target {
+            // Open to the end.
+            *left += 1;
+        }
+    }
+
+    /// Whether every target is there or has failed.
+    pub(super) fn builds_are_over(&self) -> bool {
+        self.builds.iter().flatten().all(|&unit| self.graph.is_over(unit))
+    }
+
+    /// Adds the units of the last run of `plan`, whose target is there.
+    pub(super) fn add_run(&mut self, plan: &Plan, model: &Model, run: usize) {
+        let planned = &plan.runs[run];
+        let first = self.kinds.len() as UnitId;
+        for kind in plan.units_of_run(run) {
+            let after = [first];
+            self.add(plan, model, kind, if kind == UnitKind::Warmup(run) { &[] } else { &after });
+        }
+        self.take_in(planned.target, first..self.kinds.len() as UnitId);
+    }
+
+    /// Adds a run of which nothing is to be done.
+    pub(super) fn add_nothing(&mut self, plan: &Plan, run: usize) {
+        let next = self.kinds.len() as UnitId;
+        self.take_in(plan.runs[run].target, next..next);
+    }
+
+    fn take_in(&mut self, target: usize, units: Range<UnitId>) {
+        self.target_of.push(target as u32);
+        self.window.left_of_run.push(units.len() as u32);
+        self.window.left_of_target[target] += u32::from(!units.is_empty());
+        self.window.is_out.resize(self.kinds.len(), false);
+        self.of_run.push(units);
     }
 
     /// Builds are held back while there is work enough for so many slots.

@@ -15,14 +15,14 @@ use crate::target::{ExternalArrays, TargetError, network_of, param_count};
 use super::{SweepError, chosen};
 
 /// A sweep as it will be run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Names `results/<name>.*`.
     pub name: String,
     /// Targets in the order of the file.
-    pub targets: Vec<PlannedTarget>,
-    /// Runs, target by target.
-    pub runs: Vec<PlannedRun>,
+    pub targets: Arc<Vec<PlannedTarget>>,
+    /// Runs, target by target; then those that were [added](Self::with).
+    pub runs: Vec<Arc<PlannedRun>>,
     /// What tables call each run's sampler.
     names: Vec<String>,
 }
@@ -82,6 +82,29 @@ pub struct PlannedRun {
 }
 
 impl PlannedRun {
+    fn of(
+        (index, target): (usize, &PlannedTarget),
+        sampler: &SamplerSpec,
+        posterior: &PosteriorSpec,
+        (chosen, mask): Choice,
+        control: bool,
+    ) -> Self {
+        let dim = chosen.as_ref().map_or(target.dim, |chosen| chosen.len());
+        Self {
+            id: config::run_id(&target.id, sampler, posterior, mask),
+            stream: config::stream_id(&target.id, sampler, posterior, mask),
+            chosen,
+            mask,
+            dim,
+            target: index,
+            sampler: sampler.clone(),
+            posterior: posterior.clone(),
+            control,
+            tensorboard: false,
+            fge: sampler::expected_fge(sampler, target.rows, dim, control),
+        }
+    }
+
     /// nβ on its target.
     pub fn nbeta(&self, target: &PlannedTarget) -> f64 {
         target.n_data as f64 * self.posterior.beta(target.n_data)
@@ -128,7 +151,7 @@ impl Plan {
         }
         let mut masks = chosen::Masks::default();
         let mut choices = Choices::default();
-        let runs: Result<Vec<PlannedRun>, SweepError> = experiment
+        let runs: Result<Vec<Arc<PlannedRun>>, SweepError> = experiment
             .runs
             .iter()
             .map(|run| {
@@ -141,24 +164,16 @@ impl Plan {
                 }
                 let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
                 let control = singular && sampler::bias_at_half_step(&run.sampler).is_some();
-                Ok(PlannedRun {
-                    id: config::run_id(&target.id, &run.sampler, &run.posterior, mask),
-                    stream: config::stream_id(&target.id, &run.sampler, &run.posterior, mask),
-                    chosen,
-                    mask,
-                    dim,
-                    target: run.target,
-                    sampler: run.sampler.clone(),
-                    posterior: run.posterior.clone(),
-                    control,
-                    tensorboard: run.tensorboard,
-                    fge: sampler::expected_fge(&run.sampler, target.rows, dim, control),
-                })
+                let choice = (chosen, mask);
+                let mut planned =
+                    PlannedRun::of((run.target, target), &run.sampler, &run.posterior, choice, control);
+                planned.tensorboard = run.tensorboard;
+                Ok(Arc::new(planned))
             })
             .collect();
         let runs = runs?;
         let names = names(&targets, &runs);
-        let plan = Self { name: experiment.name.clone(), targets, runs, names };
+        let plan = Self { name: experiment.name.clone(), targets: Arc::new(targets), runs, names };
         plan.refuse_twins()?;
         Ok(plan)
     }
@@ -187,6 +202,34 @@ impl Plan {
         Ok(())
     }
 
+    /// The plan with runs that were not known when it was made.
+    pub fn with(&self, runs: impl IntoIterator<Item = PlannedRun>) -> Self {
+        let mut plan = self.clone();
+        for run in runs {
+            plan.names.push(format!("{}_{}", run.sampler.algo.name(), run.id.short(8)));
+            plan.runs.push(Arc::new(run));
+        }
+        plan
+    }
+
+    /// A run of all parameters on the target `target`, without a control chain, to be added.
+    ///
+    /// # Errors
+    /// [`SweepError::Oversized`].
+    pub fn run_on(
+        &self,
+        target: usize,
+        sampler: &SamplerSpec,
+        posterior: &PosteriorSpec,
+    ) -> Result<PlannedRun, SweepError> {
+        let of = &self.targets[target];
+        if let Some((key, why)) = sampler::oversized(sampler, of.dim) {
+            let (place, label) = (of.place.clone(), of.label.clone());
+            return Err(SweepError::Oversized { place, index: 0, label, key, why });
+        }
+        Ok(PlannedRun::of((target, of), sampler, posterior, (None, None), false))
+    }
+
     /// A run's sampler as tables and lines name it: with the run's id where another run of the same
     /// sampler on a target of the same label would read the same.
     pub fn sampler_name(&self, run: usize) -> &str {
@@ -195,7 +238,7 @@ impl Plan {
 
     /// Number of units of the whole sweep: builds, warmups, chains.
     pub fn units(&self) -> usize {
-        self.targets.len() + self.runs.iter().map(PlannedRun::units).sum::<usize>()
+        self.targets.len() + self.runs.iter().map(|run| run.units()).sum::<usize>()
     }
 }
 
@@ -230,13 +273,13 @@ impl Choices {
     }
 }
 
-fn names(targets: &[PlannedTarget], runs: &[PlannedRun]) -> Vec<String> {
+fn names(targets: &[PlannedTarget], runs: &[Arc<PlannedRun>]) -> Vec<String> {
     let plain = |run: &PlannedRun| (run.sampler.algo.name(), targets[run.target].label.clone());
     let mut count: BTreeMap<_, usize> = BTreeMap::new();
     for run in runs {
         *count.entry(plain(run)).or_default() += 1;
     }
-    let name = |run: &PlannedRun| match count[&plain(run)] {
+    let name = |run: &Arc<PlannedRun>| match count[&plain(run)] {
         1 => run.sampler.algo.name().to_owned(),
         _ => format!("{}_{}", run.sampler.algo.name(), run.id.short(8)),
     };

@@ -3,6 +3,8 @@
 use super::plan::Plan;
 use super::ranks::RankPlace;
 use super::unit::Failure;
+use std::sync::Arc;
+
 use crate::diagnostics::Analysis;
 
 /// A run's end.
@@ -95,6 +97,8 @@ pub trait Observer {
 /// A sweep's end: every run of the plan, in order.
 #[derive(Clone, Debug)]
 pub struct Summary {
+    /// What was run: the plan, with the runs that joined it.
+    pub plan: Arc<Plan>,
     /// Units executed.
     pub executed: usize,
     /// Targets that could not be built, or not as recorded, by their index in the plan.

@@ -92,6 +92,11 @@ impl Graph {
         self.open
     }
 
+    /// Whether the unit has ended, well or badly.
+    pub fn is_over(&self, unit: UnitId) -> bool {
+        self.nodes[unit as usize].state != State::Open
+    }
+
     /// Whether the unit has failed or was dropped because one before it failed.
     pub fn has_failed(&self, unit: UnitId) -> bool {
         self.nodes[unit as usize].state == State::Failed

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::files;
 use super::graph::UnitKind;
-use super::plan::Plan;
+use super::plan::{Plan, PlannedRun};
 use super::unit::{Failure, Output, UnitName};
 use super::{SweepError, context};
 use crate::config::Id;
@@ -50,7 +50,7 @@ impl Survey {
     /// files are gone.
     pub fn of(plan: &Plan, store: &Store, retry_failed: bool) -> Result<Self, SweepError> {
         let mut targets = Vec::with_capacity(plan.targets.len());
-        for planned in &plan.targets {
+        for planned in plan.targets.iter() {
             let found = match intact(store, TARGET, &planned.id, retry_failed)? {
                 Found::Done(Some(record)) => {
                     files::lay_out_target(store, planned, &record)?;
@@ -63,17 +63,10 @@ impl Survey {
         }
         let mut runs = Vec::with_capacity(plan.runs.len());
         for run in &plan.runs {
-            let planned = &plan.targets[run.target];
-            let found = match (intact(store, RUN, &run.id, retry_failed)?, &targets[run.target]) {
-                (_, Found::Failed(failure)) => Found::Failed(failure.clone()),
-                (Found::Done(Some(record)), _) => {
-                    files::lay_out_run(store, run, planned, &record)?;
-                    Found::Done(Some(Box::new(files::read_analysis(store, &record)?)))
-                }
-                (Found::Failed(failure), _) => Found::Failed(failure),
-                _ => Found::Missing,
-            };
-            runs.push(found);
+            runs.push(match &targets[run.target] {
+                Found::Failed(failure) => Found::Failed(failure.clone()),
+                _ => find_run(plan, run, store, retry_failed)?,
+            });
         }
         Ok(Self { targets, runs })
     }
@@ -89,12 +82,7 @@ impl Survey {
             });
         }
         for (r, found) in self.runs.iter().enumerate() {
-            let chains = (0..plan.runs[r].sampler.chains as u32).map(|c| UnitKind::Chain(r, c));
-            let kinds = [UnitKind::Warmup(r), UnitKind::Control(r)].into_iter().chain(chains);
-            offers.extend(match found {
-                Found::Missing => left_of(dirs, &plan.runs[r].id, &kinds.collect::<Vec<_>>(), plan),
-                _ => let_go(dirs, &plan.runs[r].id)?,
-            });
+            offers.extend(offers_of_run(plan, dirs, r, found)?);
         }
         Ok(offers)
     }
@@ -116,16 +104,51 @@ impl Survey {
     ///
     /// A lock is an open file, of which a process has about a thousand: of very many targets the
     /// first by id are locked, which still keeps a sweep from being started twice.
-    pub fn lock_missing(&self, plan: &Plan, store: &Store) -> Result<Vec<Guard>, SweepError> {
+    /// With `all`, every target is locked: runs on it are still to come.
+    pub fn lock_missing(&self, plan: &Plan, store: &Store, all: bool) -> Result<Vec<Guard>, SweepError> {
         let runs = self.runs.iter().zip(&plan.runs).filter(|(found, _)| matches!(found, Found::Missing));
         let targets =
-            self.targets.iter().zip(&plan.targets).filter(|(found, _)| matches!(found, Found::Missing));
+            self.targets.iter().zip(plan.targets.iter()).filter(|(found, _)| matches!(found, Found::Missing));
         let ids: BTreeSet<Id> = runs
             .map(|(_, run)| plan.targets[run.target].id)
             .chain(targets.map(|(_, target)| target.id))
+            .chain(plan.targets.iter().filter(|_| all).map(|target| target.id))
             .collect();
         let locks = ids.iter().take(MOST_LOCKS).map(|id| store.lock_unit(TARGET, &files::key(id)));
         Ok(locks.collect::<Result<_, _>>()?)
+    }
+}
+
+/// What the store has of a run.
+pub fn find_run(
+    plan: &Plan,
+    run: &PlannedRun,
+    store: &Store,
+    retry_failed: bool,
+) -> Result<Found<Box<Analysis>>, SweepError> {
+    Ok(match intact(store, RUN, &run.id, retry_failed)? {
+        Found::Done(Some(record)) => {
+            files::lay_out_run(store, run, &plan.targets[run.target], &record)?;
+            Found::Done(Some(Box::new(files::read_analysis(store, &record)?)))
+        }
+        Found::Failed(failure) => Found::Failed(failure),
+        _ => Found::Missing,
+    })
+}
+
+/// [`Survey::offers`] of one run.
+pub fn offers_of_run(
+    plan: &Plan,
+    dirs: &[PathBuf],
+    run: usize,
+    found: &Found<Box<Analysis>>,
+) -> Result<Vec<(UnitKind, Offer)>, SweepError> {
+    let planned = &plan.runs[run];
+    let chains = (0..planned.sampler.chains as u32).map(|c| UnitKind::Chain(run, c));
+    let kinds = [UnitKind::Warmup(run), UnitKind::Control(run)].into_iter().chain(chains);
+    match found {
+        Found::Missing => Ok(left_of(dirs, &planned.id, &kinds.collect::<Vec<_>>(), plan)),
+        _ => let_go(dirs, &planned.id),
     }
 }
 

@@ -55,6 +55,8 @@ pub struct RunParts {
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub enum Job {
+    /// From now on indices are those of this plan.
+    Plan(Arc<Plan>),
     /// Keep a file of unfinished work.
     Keep {
         /// The run or target.
@@ -157,6 +159,13 @@ impl Writer {
             let costs_saved = Instant::now();
             let mut desk = Desk { plan, store, launch, also, costs, costs_saved, unsaved: false };
             for job in jobs {
+                let job = match job {
+                    Job::Plan(plan) => {
+                        desk.plan = plan;
+                        continue;
+                    }
+                    job => job,
+                };
                 desk.observe(&job);
                 fault::count(Count::Write);
                 let written = desk.write(job);
@@ -226,6 +235,7 @@ impl Desk {
 
     fn write(&self, job: Job) -> Result<Written, SweepError> {
         match job {
+            Job::Plan(_) => Ok(Written::Kept),
             Job::Keep { owner, file, content, durable } => {
                 let dir = self.store.checkpoints();
                 store::keep(&dir, (&Hash(owner), &file), &context(), &content, durable)?;

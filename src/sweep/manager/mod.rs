@@ -1,6 +1,7 @@
 //! The loop of rank 0: work out of the graph, units to slots, outcomes to the writer.
 
 mod board;
+mod grow;
 mod keepsakes;
 mod muster;
 mod outcomes;
@@ -33,7 +34,7 @@ use super::unit::{Failure, Order, Sampling, Task, ToManager, ToWorker};
 use super::watch::Tokens;
 use super::worker::{Backoff, PATIENCE, READY};
 use super::writer::{ChainPart, Job, Writer, Written};
-use super::{INTERRUPTED, MANAGER, SweepError, context};
+use super::{INTERRUPTED, MANAGER, Proposer, SweepError, context};
 use crate::comm::Comm;
 use crate::device::Arith;
 use crate::sampler::{Adapted, Role};
@@ -61,7 +62,19 @@ pub fn run(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<Summary, SweepError> {
-    let result = conduct(plan, store, comm, options, observer);
+    run_and_grow(plan, store, comm, options, observer, None)
+}
+
+/// The same; runs that `proposer` thinks of join on the way.
+pub fn run_and_grow(
+    plan: &Arc<Plan>,
+    store: &Arc<Store>,
+    comm: &mut dyn Comm,
+    options: &Options,
+    observer: &mut dyn Observer,
+    proposer: Option<&mut dyn Proposer>,
+) -> Result<Summary, SweepError> {
+    let result = conduct(plan, store, comm, options, observer, proposer);
     if result.is_err() {
         send_all(comm, &ToWorker::Abandon)?;
     }
@@ -74,24 +87,28 @@ fn conduct(
     comm: &mut dyn Comm,
     options: &Options,
     observer: &mut dyn Observer,
+    proposer: Option<&mut dyn Proposer>,
 ) -> Result<Summary, SweepError> {
     // A rank that takes no messages for so long is gone; everything that was saved is kept.
     comm.set_patience(options.unit_timeout, INTERRUPTED);
     let ranks = meet_ranks(comm, options)?;
     let look = || Survey::of(plan, store, options.retry_failed);
     let survey = look()?;
-    let _held = survey.lock_missing(plan, store)?;
+    let _held = survey.lock_missing(plan, store, proposer.is_some())?;
     // Another sweep may have finished some of it before it let go of its locks.
     let survey = if survey.is_overtaken(plan, store)? { look()? } else { survey };
     let launch = Launch { by: comm.describe(), ranks: ranks.clone() };
     let mut manager = Manager::new(plan, store, comm, options, observer, survey, launch)?;
+    if proposer.is_some() {
+        manager.expect_runs();
+    }
     manager.graph.expect_slots(ranks.iter().map(|place| place.slots).sum());
     for place in ranks {
         for index in 0..place.slots {
             manager.feed(Event::SlotUp(Slot { rank: place.rank, index }))?;
         }
     }
-    manager.run()
+    manager.run(proposer)
 }
 
 enum Inbox {
@@ -110,7 +127,7 @@ struct Gathering {
 }
 
 struct Manager<'a> {
-    plan: &'a Arc<Plan>,
+    plan: Arc<Plan>,
     options: &'a Options,
     comm: &'a mut dyn Comm,
     observer: &'a mut dyn Observer,
@@ -133,6 +150,18 @@ struct Manager<'a> {
     gathering: Vec<Gathering>,
     reports: Vec<Option<RunReport>>,
     failed_targets: Vec<(usize, Failure)>,
+    /// Those that an earlier launch could not build.
+    lost_targets: Vec<(usize, Failure)>,
+    /// What units are expected to take.
+    costs: Model,
+    /// Whether something has changed since more runs were last asked for.
+    may_grow: bool,
+    /// Runs that have ended since.
+    untold: Vec<usize>,
+    /// Runs that joined while the same run was under way, and which that is.
+    twins: Vec<(usize, usize)>,
+    /// Runs from here on have joined.
+    first_joined: usize,
     executed: usize,
     /// Units that were left to do at the start.
     to_do: usize,
@@ -186,7 +215,9 @@ impl<'a> Manager<'a> {
             Writer::start(Arc::clone(plan), Arc::clone(store), options, launch, move |written| {
                 let _ = sender.send(Inbox::Writer(written));
             })?;
-        let graph = SweepGraph::new(plan, &survey, &Model::load(store, Arith::current()));
+        let costs = Model::load(store, Arith::current());
+        let graph = SweepGraph::new(plan, &survey, &costs);
+        let lost_targets = grow::lost(&survey.targets);
         let dirs: Vec<PathBuf> =
             [store.checkpoints()].into_iter().chain(options.checkpoint_dir.clone()).collect();
         let offers = survey.offers(plan, &dirs)?;
@@ -213,15 +244,7 @@ impl<'a> Manager<'a> {
         for target in (0..graph.len()).filter_map(|unit| graph.kind(unit as UnitId).target(plan)) {
             unassigned[target] += 1;
         }
-        let gathering = plan
-            .runs
-            .iter()
-            .map(|run| Gathering {
-                chains: vec![None; run.sampler.chains],
-                missing: run.sampler.chains + usize::from(run.control),
-                ..Gathering::default()
-            })
-            .collect();
+        let gathering = plan.runs.iter().map(|run| Gathering::of(run)).collect();
         let now = Instant::now();
         let mut manager = Self {
             to_do: graph.len(),
@@ -247,7 +270,7 @@ impl<'a> Manager<'a> {
             unassigned,
             store,
             waiting,
-            plan,
+            plan: Arc::clone(plan),
             comm,
             observer,
             pool,
@@ -262,6 +285,12 @@ impl<'a> Manager<'a> {
             gathering,
             reports,
             failed_targets: Vec::new(),
+            lost_targets,
+            costs,
+            may_grow: false,
+            untold: Vec::new(),
+            twins: Vec::new(),
+            first_joined: 0,
             executed: 0,
         };
         for (kind, offer) in offers {
@@ -272,8 +301,18 @@ impl<'a> Manager<'a> {
         Ok(manager)
     }
 
-    fn run(mut self) -> Result<Summary, SweepError> {
-        match self.work() {
+    /// Keeps every target to the end, for runs that are still to come.
+    fn expect_runs(&mut self) {
+        self.may_grow = true;
+        self.first_joined = self.plan.runs.len();
+        self.graph.expect_runs();
+        for count in self.waiting.iter_mut().chain(&mut self.unassigned) {
+            *count += 1;
+        }
+    }
+
+    fn run(mut self, proposer: Option<&mut dyn Proposer>) -> Result<Summary, SweepError> {
+        match self.work(proposer) {
             Ok(()) => self.finish(),
             Err(error) => {
                 self.salvage(&error);
@@ -293,12 +332,20 @@ impl<'a> Manager<'a> {
         }
     }
 
-    fn work(&mut self) -> Result<(), SweepError> {
-        self.observer.progress(&Progress::Planned { plan: self.plan, units: self.to_do, ranks: &self.ranks });
+    fn work(&mut self, mut proposer: Option<&mut dyn Proposer>) -> Result<(), SweepError> {
+        self.observer.progress(&Progress::Planned {
+            plan: &self.plan,
+            units: self.to_do,
+            ranks: &self.ranks,
+        });
         let mut pause = Backoff::new();
         loop {
             self.heed_signals_and_clocks()?;
             if self.may_start() {
+                if let Some(proposer) = proposer.as_deref_mut() {
+                    self.tell(proposer)?;
+                    self.grow(proposer)?;
+                }
                 for work in self.graph.ready() {
                     self.feed(Event::Ready(work))?;
                 }
@@ -330,7 +377,8 @@ impl<'a> Manager<'a> {
     /// in time.
     fn is_finished(&self) -> bool {
         let Some((_, since)) = &self.stopping else {
-            return self.graph.is_done() && self.unwritten == 0 && self.board.in_flight() == 0;
+            let idle = self.graph.is_done() && self.unwritten == 0 && self.board.in_flight() == 0;
+            return idle && !self.may_grow;
         };
         let quiet = self.board.in_flight() == 0 || since.elapsed() > PATIENCE;
         quiet && (self.unwritten == 0 || since.elapsed() > DISK_PATIENCE)
@@ -445,7 +493,8 @@ impl<'a> Manager<'a> {
             self.writer.join();
         }
         let runs = self.reports.into_iter().map(|r| r.unwrap_or_else(RunReport::lost)).collect();
-        Ok(Summary { executed: self.executed, failed_targets: self.failed_targets, runs, interruption })
+        let (plan, executed, failed_targets) = (self.plan, self.executed, self.failed_targets);
+        Ok(Summary { plan, executed, failed_targets, runs, interruption })
     }
 
     fn feed(&mut self, event: Event) -> Result<(), SweepError> {
@@ -469,7 +518,7 @@ impl<'a> Manager<'a> {
 
     fn assign(&mut self, slot: Slot, unit: UnitId) -> Result<(), SweepError> {
         let kind = self.graph.kind(unit);
-        if let Some(target) = kind.target(self.plan) {
+        if let Some(target) = kind.target(&self.plan) {
             self.bring(target, slot.rank)?;
             self.unassigned[target] = self.unassigned[target].saturating_sub(1);
             if self.unassigned[target] == 0 {
@@ -477,10 +526,10 @@ impl<'a> Manager<'a> {
             }
         }
         let task = self.task(kind);
-        log::debug!("{} goes to rank {}, slot {}", kind.describe(self.plan), slot.rank, slot.index);
+        log::debug!("{} goes to rank {}, slot {}", kind.describe(&self.plan), slot.rank, slot.index);
         let attempt = self.attempts.get(&unit).copied().unwrap_or(0);
         let resume = self.resume.remove(&unit);
-        let order = Order { unit, name: kind.name(self.plan), task: Box::new(task), attempt, resume };
+        let order = Order { unit, name: kind.name(&self.plan), task: Box::new(task), attempt, resume };
         self.board.give(slot, unit, Instant::now());
         if slot.rank == MANAGER {
             self.pool.give(slot.index, order);

@@ -31,9 +31,9 @@ impl Manager<'_> {
     /// A unit has ended; whether it is to be tried again.
     fn end(&mut self, slot: Slot, unit: UnitId, outcome: Outcome) -> Result<bool, SweepError> {
         let kind = self.graph.kind(unit);
-        let plan = self.plan;
+        let plan = Arc::clone(&self.plan);
         // Only where it is said: there may be thousands a second.
-        let what = || kind.describe(plan);
+        let what = || kind.describe(&plan);
         let host = &outcome.host;
         match &outcome.end {
             End::Interrupted => {
@@ -63,7 +63,7 @@ impl Manager<'_> {
                 let content = self.worth_keeping(kind, &output, outcome.seconds, &outcome.host)?;
                 self.take(kind, output, outcome.seconds, outcome.host);
                 if let Some(content) = content {
-                    self.keepsakes.add(kind.name(self.plan), content, Instant::now());
+                    self.keepsakes.add(kind.name(&self.plan), content, Instant::now());
                 }
                 // A target may be sampled once it is on disk: made again, it must be the recorded one.
                 if !matches!(kind, UnitKind::Build(_)) {
@@ -124,7 +124,7 @@ impl Manager<'_> {
     }
 
     fn go_on_from_disk(&mut self, unit: UnitId) {
-        if let Some(state) = checkpoint(&self.dirs, &self.graph.kind(unit).name(self.plan)) {
+        if let Some(state) = checkpoint(&self.dirs, &self.graph.kind(unit).name(&self.plan)) {
             self.resume.insert(unit, state);
         }
     }
@@ -272,7 +272,7 @@ impl Manager<'_> {
         if self.is_over[unit as usize] {
             return;
         }
-        let name = self.graph.kind(unit).name(self.plan);
+        let name = self.graph.kind(unit).name(&self.plan);
         let file = name.checkpoint();
         let same = |job: &&mut Job| matches!(job, Job::Keep { owner, file: f, .. } if *owner == name.owner && *f == file);
         // A disk that does not keep up gets the newest.
@@ -290,7 +290,7 @@ impl Manager<'_> {
                 if let Some(build) = self.graph.build(index) {
                     self.graph.settled(build, true);
                 }
-                self.observer.progress(&Progress::Target { plan: self.plan, index, seconds });
+                self.observer.progress(&Progress::Target { plan: &self.plan, index, seconds });
             }
             Written::TargetFailed { index, failure } => {
                 if let Some(build) = self.graph.build(index) {
@@ -299,12 +299,17 @@ impl Manager<'_> {
                 let runs = (0..self.plan.runs.len()).filter(|&r| self.plan.runs[r].target == index).collect();
                 self.fail_runs(runs, &failure);
                 self.failed_targets.push((index, failure.clone()));
-                self.observer.progress(&Progress::TargetFailed { plan: self.plan, index, failure: &failure });
+                self.observer.progress(&Progress::TargetFailed {
+                    plan: &self.plan,
+                    index,
+                    failure: &failure,
+                });
             }
             Written::Run { index, state, seconds } => {
                 let report = RunReport { state, executed: true, seconds };
-                self.observer.progress(&Progress::Run { plan: self.plan, index, report: &report });
+                self.observer.progress(&Progress::Run { plan: &self.plan, index, report: &report });
                 self.reports[index] = Some(report);
+                self.untold.push(index);
                 self.forget(self.plan.runs[index].target)?;
             }
         }

@@ -132,7 +132,7 @@ impl Manager<'_> {
             SlotStatus {
                 rank: seat.slot.rank,
                 index: seat.slot.index,
-                unit: unit.map(|u| self.graph.kind(u).describe(self.plan)),
+                unit: unit.map(|u| self.graph.kind(u).describe(&self.plan)),
                 since: working.as_secs_f64(),
                 expected: unit.map(|u| self.graph.cost(u)),
                 saved: seat.saved.map(since),
