@@ -23,6 +23,7 @@ mod spec;
 mod table;
 mod targets;
 mod tree;
+pub mod tune;
 mod vi;
 
 #[cfg(test)]
