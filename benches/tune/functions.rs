@@ -196,8 +196,7 @@ fn nested(p: &Params) -> f64 {
 
 /// All of them.
 pub fn functions() -> Vec<Function> {
-    let function =
-        |name, dimensions, value, noise| Function { name, dimensions, value, noise };
+    let function = |name, dimensions, value, noise| Function { name, dimensions, value, noise };
     let sphere_cube = || cube(5, -5.12, 5.12);
     let branin_square = || vec![float("x0", -5.0, 10.0), float("x1", 0.0, 15.0)];
     let mixed_space = || {

@@ -57,12 +57,16 @@ fn compared(seeds: usize) -> Result<bool, String> {
     for (variant, settings, batched) in variants() {
         let batch = if batched { reference.batch } else { 1 };
         println!("\n{variant}, {batch} in flight");
-        println!("  {:<14} {:>11} {:>11} {:>7} {:>7} {:>8}", "function", "median", "Optuna", "rank", "Optuna", "p");
+        println!(
+            "  {:<14} {:>11} {:>11} {:>7} {:>7} {:>8}",
+            "function", "median", "Optuna", "rank", "Optuna", "p"
+        );
         let (mut sums, start, mut worse) = ([0.0; 2], Instant::now(), 0);
         for function in functions() {
             let theirs = reference.best.get(variant).and_then(|all| all.get(function.name));
             let theirs = theirs.filter(|values| values.len() >= seeds);
-            let theirs = &theirs.ok_or_else(|| format!("{path}: too few of {variant}/{}", function.name))?[..seeds];
+            let theirs =
+                &theirs.ok_or_else(|| format!("{path}: too few of {variant}/{}", function.name))?[..seeds];
             let ours: Vec<f64> =
                 (0..seeds as u64).map(|s| best(&function, &settings, reference.trials, batch, s)).collect();
             let found = Comparison::of(&ours, theirs);
@@ -74,7 +78,12 @@ fn compared(seeds: usize) -> Result<bool, String> {
             worse += usize::from(found.is_worse());
             sums = [sums[0] + found.ranks[0], sums[1] + found.ranks[1]];
         }
-        println!("  sum of mean ranks: {:.1} against {:.1}; worse on {worse}; {:.1} s", sums[0], sums[1], start.elapsed().as_secs_f64());
+        println!(
+            "  sum of mean ranks: {:.1} against {:.1}; worse on {worse}; {:.1} s",
+            sums[0],
+            sums[1],
+            start.elapsed().as_secs_f64()
+        );
         met &= worse == 0 && sums[0] <= sums[1];
     }
     Ok(met)
@@ -105,7 +114,8 @@ fn asked(trials: usize) -> Result<bool, String> {
                     Recorded { params, outcome }
                 })
                 .collect();
-            let mut study = Study::resume(function.name, space, &spec, &recorded).map_err(|e| e.to_string())?;
+            let mut study =
+                Study::resume(function.name, space, &spec, &recorded).map_err(|e| e.to_string())?;
             // Each outcome makes room for one proposal, which is made at once.
             while let Some(proposal) = study.ask() {
                 let outcome = Outcome::complete(&[(function.value)(&proposal.params)]);

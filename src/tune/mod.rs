@@ -4,6 +4,8 @@
 //! proposal depends on its number and on what ended so many trials before it, never on who was faster.
 
 pub mod grid;
+pub mod importance;
+pub mod journal;
 pub mod pareto;
 pub mod pruner;
 pub mod space;

@@ -73,12 +73,9 @@ impl Axis {
             Domain::Float { low, high, log, step: None } => {
                 Axis::Number { low: *low, high: *high, log: *log, step: 0.0 }
             }
-            Domain::Float { low, high, log, step: Some(step) } => Axis::Number {
-                low: *low,
-                high: last(*low, *high, *step).min(*high),
-                log: *log,
-                step: *step,
-            },
+            Domain::Float { low, high, log, step: Some(step) } => {
+                Axis::Number { low: *low, high: last(*low, *high, *step).min(*high), log: *log, step: *step }
+            }
             Domain::Int { low, high, log, step } => {
                 let high = low + (high - low) / step * step;
                 Axis::Number { low: *low as f64, high: high as f64, log: *log, step: *step as f64 }

@@ -92,6 +92,13 @@ pub struct Trial {
     recorded: bool,
 }
 
+impl Trial {
+    /// Its parameters as a point of the space.
+    pub fn point(&self) -> &[Option<f64>] {
+        &self.point
+    }
+}
+
 /// A trial to be run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proposal {

@@ -94,9 +94,7 @@ impl Domain {
                     return Some(("low", why));
                 }
                 match step {
-                    Some(_) if *log => {
-                        Some(("step", "excludes `log: true`; remove one of them".to_owned()))
-                    }
+                    Some(_) if *log => Some(("step", "excludes `log: true`; remove one of them".to_owned())),
                     Some(step) if !step.is_finite() || *step <= 0.0 => {
                         Some(("step", format!("expected a number > 0, found {step:?}")))
                     }
@@ -123,8 +121,7 @@ impl Domain {
                 if *step < 1 {
                     return Some(("step", format!("expected a whole number ≥ 1, found {step}")));
                 }
-                (*log && *step != 1)
-                    .then(|| ("step", "excludes `log: true`; remove one of them".to_owned()))
+                (*log && *step != 1).then(|| ("step", "excludes `log: true`; remove one of them".to_owned()))
             }
             Domain::Categorical { choices } => {
                 if choices.is_empty() {
@@ -198,7 +195,8 @@ pub fn order(dimensions: &[Dimension]) -> Result<Vec<usize>, DimensionFault> {
             let fault = |why| Err(DimensionFault { dimension: i, condition: c, why });
             let Some(parent) = dimensions.iter().find(|d| d.name == condition.parent) else {
                 let names: Vec<&str> = dimensions.iter().map(|d| d.name.as_str()).collect();
-                let why = format!("no parameter is called {}; there are: {}", condition.parent, names.join(", "));
+                let why =
+                    format!("no parameter is called {}; there are: {}", condition.parent, names.join(", "));
                 return fault(why);
             };
             if condition.values.is_empty() {

@@ -1,9 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::tune::{
-    Condition, Dimension, Domain, Objective, Pruner, Scalar, TpeSettings, Units,
-};
+use crate::config::tune::{Condition, Dimension, Domain, Objective, Pruner, Scalar, TpeSettings, Units};
 
 fn space() -> Space {
     let text = |t: &str| Scalar::Text(t.into());
@@ -19,11 +17,7 @@ fn space() -> Space {
             domain: Domain::Categorical { choices: vec![text("a"), text("b")] },
             when: vec![],
         },
-        Dimension {
-            name: "n".into(),
-            domain: Domain::Int { low: 1, high: 9, log: true, step: 1 },
-            when,
-        },
+        Dimension { name: "n".into(), domain: Domain::Int { low: 1, high: 9, log: true, step: 1 }, when },
     ])
     .unwrap()
 }

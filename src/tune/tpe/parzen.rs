@@ -27,7 +27,7 @@ pub(super) struct Mixture<'a> {
     axes: Vec<&'a Axis>,
     /// Running sums of the kernels' weights, the last being 1.
     cumulated: Vec<f64>,
-    log_weights: Vec<f64>,
+    pub(super) log_weights: Vec<f64>,
     factors: Vec<Factor>,
 }
 
@@ -92,7 +92,11 @@ impl<'a> Mixture<'a> {
     pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> Vec<f64> {
         let u = uniform(rng);
         let kernel = self.cumulated.partition_point(|&sum| sum <= u).min(self.cumulated.len() - 1);
-        self.factors.iter().zip(&self.axes).map(|(factor, axis)| axis.value(factor.draw(kernel, rng))).collect()
+        self.factors
+            .iter()
+            .zip(&self.axes)
+            .map(|(factor, axis)| axis.value(factor.draw(kernel, rng)))
+            .collect()
     }
 
     /// Logarithm of the density at each of the points (a probability where values lie on grids).
@@ -113,8 +117,7 @@ fn log_sum(logs: &[f64]) -> f64 {
     if highest == f64::NEG_INFINITY {
         return highest;
     }
-    let sum: f64 =
-        logs.iter().map(|log| log - highest).filter(|log| *log > NEGLIGIBLE).map(libm::exp).sum();
+    let sum: f64 = logs.iter().map(|log| log - highest).filter(|log| *log > NEGLIGIBLE).map(libm::exp).sum();
     highest + libm::log(sum)
 }
 
@@ -143,8 +146,7 @@ impl Factor {
                 vec![SCOTT * width * libm::pow(n.max(1) as f64, exponent); n]
             }
         };
-        let least =
-            if settings.magic_clip { width / (n as f64 + 2.0).min(100.0) } else { 1e-12 * width };
+        let least = if settings.magic_clip { width / (n as f64 + 2.0).min(100.0) } else { 1e-12 * width };
         for s in &mut sigma {
             *s = s.clamp(least, width);
         }
@@ -276,9 +278,10 @@ fn add_cells(
     for (logs, value) in logs.chunks_mut(mu.len()).zip(values) {
         let at = known.iter().position(|(other, _)| other == value).unwrap_or_else(|| {
             let (left, right) = axis.cell(*value);
-            let masses = kinds.iter().zip(&inside).map(|((mu, sigma), inside)| {
-                log_mass((left - mu) / sigma, (right - mu) / sigma) - inside
-            });
+            let masses = kinds
+                .iter()
+                .zip(&inside)
+                .map(|((mu, sigma), inside)| log_mass((left - mu) / sigma, (right - mu) / sigma) - inside);
             known.push((*value, masses.collect()));
             known.len() - 1
         });

@@ -80,7 +80,8 @@ fn a_joint_estimator_is_the_mixture_of_products() {
         for (k, axis) in axes.iter().enumerate() {
             let column: Vec<Vec<f64>> = observed.iter().map(|row| vec![row[k]]).collect();
             let mut of_kernel = Mixture::new(vec![axis], &column, &weights(6), &settings);
-            of_kernel.log_weights = (0..7).map(|i| if i == kernel { 0.0 } else { f64::NEG_INFINITY }).collect();
+            of_kernel.log_weights =
+                (0..7).map(|i| if i == kernel { 0.0 } else { f64::NEG_INFINITY }).collect();
             product *= of_kernel.log_density(&[vec![point[k]]])[0].exp();
         }
         expected += product;
@@ -109,10 +110,8 @@ fn float(name: &str) -> Dimension {
 fn proposals_gather_where_good_trials_are_and_keep_off_liars() {
     let space = Space::new(&[float("x"), float("y")]).unwrap();
     let points: Vec<Point> = (0..60).map(|i| space.random(&mut rng(i))).collect();
-    let values: Vec<[f64; 1]> = points
-        .iter()
-        .map(|p| [(p[0].unwrap() - 0.3).powi(2) + (p[1].unwrap() - 0.8).powi(2)])
-        .collect();
+    let values: Vec<[f64; 1]> =
+        points.iter().map(|p| [(p[0].unwrap() - 0.3).powi(2) + (p[1].unwrap() - 0.8).powi(2)]).collect();
     let mut seen: Vec<Seen> =
         points.iter().zip(&values).map(|(point, v)| Seen { point, end: End::Complete(v) }).collect();
     let settings = TpeSettings::default();
@@ -121,7 +120,7 @@ fn proposals_gather_where_good_trials_are_and_keep_off_liars() {
             let p = propose(&space, seen, &settings, &mut rng(1000 + number), &|_| true);
             ((p[0].unwrap() - x).powi(2) + (p[1].unwrap() - y).powi(2)).sqrt()
         };
-        (0..200).map(distance).sum::<f64>() / 200.0
+        (0..200u64).map(distance).sum::<f64>() / 200.0
     };
     let before = away(&seen, 0.3, 0.8);
     // A uniform point is 0.52 away on average.
