@@ -53,7 +53,9 @@ pub(super) fn dimensions(
     let definition = DEFINITIONS.into_iter().find(|d| d.name == method)?;
     if !matches!(node.value, Value::Map(_)) || node.entries().is_empty() {
         let expected = format!("a mapping of parameters of {method}");
-        report.add(&node.place, path, Fault::Unexpected { expected, found: node.value.to_string() });
+        let empty = matches!(node.value, Value::Map(_));
+        let found = if empty { "an empty one".to_owned() } else { node.value.to_string() };
+        report.add(&node.place, path, Fault::Unexpected { expected, found });
         return None;
     }
     let mut complete = true;

@@ -136,7 +136,7 @@ fn files_that_hold_something_else_are_refused_with_a_remedy() {
     assert!(error.contains(".journal.log:4: not JSON"), "{error}");
     let error = refused(&|_, path| fs::write(path, text(path).replace("\"x\":", "\"y\":")).unwrap());
     assert!(error.contains("y is no parameter"), "{error}");
-    let error = refused(&|_, path| fs::write(path, text(path).replace("r_", "q_")).unwrap());
+    let error = refused(&|_, path| fs::write(path, text(path).replace("\"r_", "\"q_")).unwrap());
     assert!(error.contains("trial 0 in it was made by another program"), "{error}");
     let error = refused(&|_, path| fs::write(path, text(path).replace(NAME, "other")).unwrap());
     assert!(error.contains("holds no study called p_0123456789ab:vi"), "{error}");

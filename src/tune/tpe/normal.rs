@@ -12,7 +12,7 @@ const NARROW: f64 = 1e-3;
 
 /// ln Φ(x), Φ the standard normal distribution function.
 pub(super) fn log_ndtr(x: f64) -> f64 {
-    if x > 5.0 {
+    if x > 1.0 {
         libm::log1p(-0.5 * libm::erfc(x * FRAC_1_SQRT_2))
     } else if x > FAR {
         libm::log(0.5 * libm::erfc(-x * FRAC_1_SQRT_2))
