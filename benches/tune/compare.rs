@@ -18,12 +18,14 @@ pub struct Reference {
     pub batch: usize,
     /// Variant → function → the best value of each seed.
     pub best: BTreeMap<String, BTreeMap<String, Vec<f64>>>,
-    /// Function → points and their values.
+    /// Function → points and their values; the tests read them.
+    #[allow(dead_code, reason = "the benchmark leaves them to the tests")]
     pub points: BTreeMap<String, Vec<PointOf>>,
 }
 
 /// A point and its value.
 #[derive(Deserialize)]
+#[allow(dead_code, reason = "the benchmark leaves them to the tests")]
 pub struct PointOf {
     pub params: BTreeMap<String, Scalar>,
     pub value: f64,

@@ -1,7 +1,7 @@
 //! Proposals against Optuna's on standard functions, and how long one takes: `make bench-tune`.
 //!
 //! `cargo bench --bench tune -- compare 50` compares with 50 seeds, `-- ask 10000` measures proposals after
-//! so many trials; without words both are done. `tests/data/tune/optuna.json` holds what Optuna reached, by
+//! so many trials, `-- values batch steps 50` lists what 50 seeds reach; without words the first two are done. `tests/data/tune/optuna.json` holds what Optuna reached, by
 //! `optuna_reference.py`. Ends with 1 where a bar is missed.
 
 mod compare;
@@ -25,12 +25,15 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<usize>().map_err(|_| format!("'{text}': expected a number"));
-    let met = match *words.as_slice() {
-        [] => compared(SEEDS).and_then(|met| Ok(asked(TRIALS)? && met)),
-        ["compare", seeds] => number(seeds).and_then(compared),
-        ["ask", trials] => number(trials).and_then(asked),
-        _ => Err("expected nothing, `compare SEEDS` or `ask TRIALS`".to_owned()),
-    };
+    let met =
+        match *words.as_slice() {
+            [] => compared(SEEDS).and_then(|met| Ok(asked(TRIALS)? && met)),
+            ["compare", seeds] => number(seeds).and_then(compared),
+            ["values", variant, function, seeds] => number(seeds).and_then(|n| listed(variant, function, n)),
+            ["ask", trials] => number(trials).and_then(asked),
+            _ => Err("expected nothing, `compare SEEDS`, `values VARIANT FUNCTION SEEDS` or `ask TRIALS`"
+                .to_owned()),
+        };
     match met {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
@@ -87,6 +90,19 @@ fn compared(seeds: usize) -> Result<bool, String> {
         met &= worse == 0 && sums[0] <= sums[1];
     }
     Ok(met)
+}
+
+/// The best values that a function's studies reach, one a seed.
+fn listed(variant: &str, function: &str, seeds: usize) -> Result<bool, String> {
+    let (_, settings, batched) =
+        variants().into_iter().find(|v| v.0 == variant).ok_or("no such variant: see the table")?;
+    let function =
+        functions().into_iter().find(|f| f.name == function).ok_or("no such function: see the table")?;
+    let batch = if batched { 8 } else { 1 };
+    for seed in 0..seeds as u64 {
+        println!("{:.9}", best(&function, &settings, 100, batch, seed));
+    }
+    Ok(true)
 }
 
 /// How long proposals take after `trials` trials, on every function; whether none exceeds the bar.

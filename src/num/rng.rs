@@ -40,6 +40,8 @@ pub enum Purpose {
     Probe = 19,
     /// Proposals of a study; the iteration is the trial's number.
     Proposal = 32,
+    /// The shift of a study's first points.
+    Startup = 36,
     /// The bracket of a trial.
     Bracket = 33,
     /// The order of a grid.

@@ -6,6 +6,7 @@
 pub mod grid;
 pub mod importance;
 pub mod journal;
+pub mod objective;
 pub mod pareto;
 pub mod pruner;
 pub mod space;

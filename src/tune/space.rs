@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
 use crate::config::tune::{Dimension, Domain, Scalar, order};
-use crate::num::rng::{index, uniform};
+use crate::num::rng::uniform;
 
 /// One number a parameter, in the order of [`Space::dimensions`]; `None` where it does not count.
 pub type Point = Vec<Option<f64>>;
@@ -134,17 +134,18 @@ impl Axis {
         }
     }
 
-    /// A value drawn uniformly: from the grid, the interval of coordinates, or the choices.
-    pub fn random(&self, rng: &mut ChaCha8Rng) -> f64 {
+    /// The value at a share `u` in [0, 1) of the domain: of the grid's values, the interval of coordinates, or
+    /// the choices. Uniform `u` gives uniform values.
+    pub fn at(&self, u: f64) -> f64 {
+        let nth = |count: u64| libm::floor(u * count as f64).min(count as f64 - 1.0);
         match *self {
-            Axis::Choice(n) => index(rng, n) as f64,
+            Axis::Choice(n) => nth(n as u64),
             Axis::Number { low, step, log: false, .. } if step > 0.0 => {
-                let count = self.count().unwrap_or(1);
-                self.value(low + step * index(rng, count as usize) as f64)
+                self.value(low + step * nth(self.count().unwrap_or(1)))
             }
             Axis::Number { .. } => {
                 let (low, high) = self.edges();
-                self.value(low + uniform(rng) * (high - low))
+                self.value(low + u * (high - low))
             }
         }
     }
@@ -237,15 +238,38 @@ impl Space {
         groups.into_iter().map(|(_, members)| members).collect()
     }
 
-    /// A point of independent uniform values.
-    pub fn random(&self, rng: &mut ChaCha8Rng) -> Point {
+    /// The point at these shares of the parameters' domains, one each.
+    pub fn at(&self, shares: impl IntoIterator<Item = f64>) -> Point {
         let mut point = vec![None; self.axes.len()];
-        for (i, axis) in self.axes.iter().enumerate() {
+        for ((i, axis), share) in self.axes.iter().enumerate().zip(shares) {
             if self.counts(i, &point) {
-                point[i] = Some(axis.random(rng));
+                point[i] = Some(axis.at(share));
             }
         }
         point
+    }
+
+    /// A point of independent uniform values.
+    pub fn random(&self, rng: &mut ChaCha8Rng) -> Point {
+        self.at(std::iter::repeat_with(|| uniform(rng)))
+    }
+
+    /// The `number`-th of a sequence of points that fill the space evenly, moved by a random amount that `rng`
+    /// gives: each is uniform, and the first n of them lie apart (Roberts' sequence: shares
+    /// fract(sᵢ + number·φ⁻ⁱ), φ the positive root of φ^(d+1) = φ + 1 in d dimensions; the shift after
+    /// Cranley & Patterson 1976).
+    pub fn spread(&self, number: u64, rng: &mut ChaCha8Rng) -> Point {
+        let d = self.axes.len() as f64;
+        let mut phi = 2.0;
+        for _ in 0..64 {
+            phi = libm::pow(1.0 + phi, 1.0 / (d + 1.0));
+        }
+        let mut step = 1.0;
+        self.at(std::iter::repeat_with(|| {
+            step /= phi;
+            let x = uniform(rng) + number as f64 * step;
+            x - libm::floor(x)
+        }))
     }
 
     /// The number of a value of parameter `i`; `None` where it cannot be its value.
@@ -423,13 +447,41 @@ mod tests {
         let (mut counts, mut below) = ([0.0; 4], 0.0);
         let draws = 40_000;
         for _ in 0..draws {
-            counts[space.axes()[0].random(&mut rng) as usize - 1] += 1.0;
-            below += f64::from(u8::from(log.random(&mut rng) < 1e-5));
+            counts[space.axes()[0].at(uniform(&mut rng)) as usize - 1] += 1.0;
+            below += f64::from(u8::from(log.at(uniform(&mut rng)) < 1e-5));
         }
         // Four standard errors of a share p: √(p(1 − p)/n).
         let bar = 4.0 * (0.25f64 * 0.75 / f64::from(draws)).sqrt();
         for share in counts.into_iter().chain([below]).map(|c: f64| c / f64::from(draws)) {
             assert!((share - 0.25).abs() < bar, "{share}");
+        }
+    }
+
+    #[test]
+    fn spread_points_are_uniform_over_shifts_and_lie_apart() {
+        let space = Space::new(&[float("x", 0.0, 1.0), float("y", 0.0, 1.0)]).unwrap();
+        let shift = |k: u64| Key::new([4; 32], Purpose::Startup, 0).at(k);
+        let studies = 2000;
+        let below = (0..studies).filter(|k| space.spread(7, &mut shift(*k))[1] < Some(0.3)).count();
+        let bar = 4.0 * (0.3f64 * 0.7 / studies as f64).sqrt();
+        assert!((below as f64 / studies as f64 - 0.3).abs() < bar, "{below}");
+        // Least distances of 16 points on the torus: those of independent ones are 1/(2√16)/4 on average.
+        let nearest = |points: &[Point]| {
+            let mut least = f64::INFINITY;
+            for (i, a) in points.iter().enumerate() {
+                for b in &points[..i] {
+                    let apart = |k: usize| {
+                        let d = (a[k].unwrap() - b[k].unwrap()).abs();
+                        d.min(1.0 - d)
+                    };
+                    least = least.min(apart(0).hypot(apart(1)));
+                }
+            }
+            least
+        };
+        for k in 0..20 {
+            let points: Vec<Point> = (0..16).map(|n| space.spread(n, &mut shift(k))).collect();
+            assert!(nearest(&points) > 0.12, "{}", nearest(&points));
         }
     }
 

@@ -417,7 +417,8 @@ impl Study {
                         Seen { point: &trial.point, end }
                     })
                     .collect();
-                tpe::propose(&self.space, &seen, settings, &mut rng, &is_new)
+                let start = self.key(Purpose::Startup).at(0);
+                tpe::propose(&self.space, &seen, settings, (number as u64, &mut rng), &start, &is_new)
             }
         }
     }

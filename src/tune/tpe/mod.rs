@@ -41,22 +41,25 @@ pub enum End<'a> {
 }
 
 /// So often a proposal that is no new point is drawn again.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 2;
 
 /// The next point after the trials `seen`, in the order of their numbers. `is_new` says whether a point
 /// was not proposed before; where no new one is found, one that is not comes back.
 ///
-/// Until `n_startup_trials` of them were completed or pruned, it is a random point.
+/// Until `n_startup_trials` of them were completed or pruned, it is the `number`-th of the points that
+/// [`Space::spread`] spreads from `start`, the same generator for all of a study.
 pub fn propose(
     space: &Space,
     seen: &[Seen<'_>],
     settings: &TpeSettings,
-    rng: &mut ChaCha8Rng,
+    (number, rng): (u64, &mut ChaCha8Rng),
+    start: &ChaCha8Rng,
     is_new: &dyn Fn(&[Option<f64>]) -> bool,
 ) -> Point {
     let ended = seen.iter().filter(|t| matches!(t.end, End::Complete(_) | End::Pruned(_))).count();
     if ended < settings.n_startup_trials.max(1) {
-        return fresh(space, rng, is_new);
+        let point = space.spread(number, &mut start.clone());
+        return if is_new(&point) { point } else { fresh(space, rng, is_new) };
     }
     let (good, bad) = split(seen, settings.constant_liar);
     let groups: Vec<Group> = groups(space, settings.multivariate)
@@ -133,7 +136,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// One point, group by group; the last group's candidates are tried in turn until the point is new.
+/// One point, group by group, of the best candidates. Where it is not new, one group after the other, from
+/// the last, takes its other candidates in turn.
 fn attempt(
     space: &Space,
     groups: &[Group<'_>],
@@ -142,35 +146,38 @@ fn attempt(
     is_new: &dyn Fn(&[Option<f64>]) -> bool,
 ) -> Option<Point> {
     let mut point: Point = vec![None; space.axes().len()];
-    let single = |point: &mut Point| {
-        for (i, axis) in space.axes().iter().enumerate() {
-            if axis.count() == Some(1) && point[i].is_none() && space.counts(i, point) {
-                point[i] = Some(match axis {
-                    Axis::Number { low, .. } => *low,
-                    Axis::Choice(_) => 0.0,
-                });
-            }
-        }
-    };
-    let mut last: Option<(&Group<'_>, Vec<Vec<f64>>)> = None;
-    single(&mut point);
+    let mut drawn: Vec<(&Group<'_>, Vec<Vec<f64>>)> = Vec::new();
+    fill(space, &mut point);
     for group in groups {
         if !space.counts(group.members[0], &point) {
             continue;
         }
         let candidates = group.candidates(settings.n_ei_candidates, rng);
         place(&mut point, &group.members, &candidates[0]);
-        single(&mut point);
-        last = Some((group, candidates));
+        fill(space, &mut point);
+        drawn.push((group, candidates));
     }
-    let Some((group, candidates)) = last else { return is_new(&point).then_some(point) };
-    candidates.into_iter().find_map(|candidate| {
-        let mut other = point.clone();
-        place(&mut other, &group.members, &candidate);
-        // A candidate that would bring other parameters to count belongs to another attempt.
-        let complete = (0..other.len()).all(|i| other[i].is_some() == space.counts(i, &other));
-        (complete && is_new(&other)).then_some(other)
+    if is_new(&point) {
+        return Some(point);
+    }
+    drawn.iter().rev().find_map(|(group, candidates)| {
+        candidates[1..].iter().find_map(|candidate| {
+            let mut other = point.clone();
+            place(&mut other, &group.members, candidate);
+            // A candidate that changes what counts belongs to another attempt.
+            let whole = (0..other.len()).all(|i| other[i].is_some() == space.counts(i, &other));
+            (whole && is_new(&other)).then_some(other)
+        })
     })
+}
+
+/// Gives parameters that count and have one value only that value.
+fn fill(space: &Space, point: &mut Point) {
+    for (i, axis) in space.axes().iter().enumerate() {
+        if axis.count() == Some(1) && point[i].is_none() && space.counts(i, point) {
+            point[i] = Some(axis.at(0.0));
+        }
+    }
 }
 
 fn place(point: &mut Point, members: &[usize], values: &[f64]) {

@@ -6,6 +6,8 @@
 //! scaled to sum 1 (K kernels, w the prior's weight; after Aitchison & Aitken 1976). The prior's kernel
 //! has μ in the middle, σ the whole width, and equal choices.
 
+use std::collections::HashMap;
+
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::tune::{Bandwidth, TpeSettings};
@@ -68,6 +70,13 @@ impl<'a> Mixture<'a> {
         settings: &TpeSettings,
     ) -> Self {
         let n = observed.len();
+        // Kernels of choices alone are as good as one where they are equal.
+        let merged =
+            axes.iter().all(|axis| matches!(axis, Axis::Choice(_))).then(|| merge(observed, weights));
+        let (observed, weights) = match &merged {
+            Some((rows, weights)) => (rows.as_slice(), weights.as_slice()),
+            None => (observed, weights),
+        };
         let prior = if n == 0 { 1.0 } else { settings.prior_weight };
         let total: f64 = weights.iter().sum::<f64>() + prior;
         let shares = weights.iter().chain([&prior]).map(|w| w / total);
@@ -78,7 +87,7 @@ impl<'a> Mixture<'a> {
         });
         let factor = |(k, axis): (usize, &&Axis)| {
             let column: Vec<f64> = observed.iter().map(|row| row[k]).collect();
-            Factor::new(axis, &column, axes.len(), settings)
+            Factor::new(axis, &column, (n, axes.len()), settings)
         };
         Self {
             cumulated: cumulated.collect(),
@@ -111,6 +120,24 @@ impl<'a> Mixture<'a> {
     }
 }
 
+/// Rows that are equal as one of their weights' sum, in the order of their first.
+fn merge(observed: &[Vec<f64>], weights: &[f64]) -> (Vec<Vec<f64>>, Vec<f64>) {
+    let mut at: HashMap<Vec<u64>, usize> = HashMap::new();
+    let (mut rows, mut sums): (Vec<Vec<f64>>, Vec<f64>) = (Vec::new(), Vec::new());
+    for (row, weight) in observed.iter().zip(weights) {
+        let bits: Vec<u64> = row.iter().map(|value| value.to_bits()).collect();
+        let k = *at.entry(bits).or_insert(rows.len());
+        match sums.get_mut(k) {
+            Some(sum) => *sum += weight,
+            None => {
+                rows.push(row.clone());
+                sums.push(*weight);
+            }
+        }
+    }
+    (rows, sums)
+}
+
 /// ln Σ exp
 fn log_sum(logs: &[f64]) -> f64 {
     let highest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -122,8 +149,8 @@ fn log_sum(logs: &[f64]) -> f64 {
 }
 
 impl Factor {
-    fn new(axis: &Axis, observed: &[f64], dimensions: usize, settings: &TpeSettings) -> Self {
-        let n = observed.len();
+    /// The part for one parameter of a mixture made from `n` trials in so many dimensions.
+    fn new(axis: &Axis, observed: &[f64], (n, dimensions): (usize, usize), settings: &TpeSettings) -> Self {
         if let Axis::Choice(count) = *axis {
             // Without trials the only kernel is the prior's.
             let other = settings.prior_weight / (n + 1) as f64;

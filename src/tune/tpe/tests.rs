@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::tune::{Bandwidth, Dimension, Domain, Scalar};
-use crate::num::rng::{Key, Purpose};
+use crate::num::rng::{Key, Purpose, uniform};
 
 fn rng(number: u64) -> ChaCha8Rng {
     Key::new([5; 32], Purpose::Proposal, 0).at(number)
@@ -37,7 +37,7 @@ fn estimators_are_densities_and_draws_follow_them() {
             let settings = TpeSettings { bandwidth, ..TpeSettings::default() };
             for n in [0, 1, 2, 7, 40] {
                 let mut rng = rng(number as u64);
-                let observed: Vec<Vec<f64>> = (0..n).map(|_| vec![axis.random(&mut rng)]).collect();
+                let observed: Vec<Vec<f64>> = (0..n).map(|_| vec![axis.at(uniform(&mut rng))]).collect();
                 let mixture = Mixture::new(vec![&axis], &observed, &weights(n), &settings);
                 let cells = cells(&axis);
                 let points: Vec<Vec<f64>> = cells.iter().map(|(value, _)| vec![*value]).collect();
@@ -68,7 +68,7 @@ fn estimators_are_densities_and_draws_follow_them() {
 fn a_joint_estimator_is_the_mixture_of_products() {
     let axes = axes();
     let mut rng = rng(9);
-    let row = |rng: &mut ChaCha8Rng| axes.iter().map(|a| a.random(rng)).collect::<Vec<f64>>();
+    let row = |rng: &mut ChaCha8Rng| axes.iter().map(|a| a.at(uniform(rng))).collect::<Vec<f64>>();
     let observed: Vec<Vec<f64>> = (0..6).map(|_| row(&mut rng)).collect();
     let settings = TpeSettings::default();
     let joint = Mixture::new(axes.iter().collect(), &observed, &weights(6), &settings);
@@ -78,6 +78,15 @@ fn a_joint_estimator_is_the_mixture_of_products() {
     for kernel in 0..=6 {
         let mut product = 1.0 / 7.0;
         for (k, axis) in axes.iter().enumerate() {
+            if let Axis::Choice(_) = axis {
+                // Seven kernels, four choices: weights 1 + 1/7 and 1/7, of a sum of 1 + 4/7.
+                product *= match observed.get(kernel) {
+                    None => 0.25,
+                    Some(row) if row[k] == point[k] => (8.0 / 7.0) / (11.0 / 7.0),
+                    Some(_) => (1.0 / 7.0) / (11.0 / 7.0),
+                };
+                continue;
+            }
             let column: Vec<Vec<f64>> = observed.iter().map(|row| vec![row[k]]).collect();
             let mut of_kernel = Mixture::new(vec![axis], &column, &weights(6), &settings);
             of_kernel.log_weights =
@@ -117,7 +126,7 @@ fn proposals_gather_where_good_trials_are_and_keep_off_liars() {
     let settings = TpeSettings::default();
     let away = |seen: &[Seen], x: f64, y: f64| {
         let distance = |number| {
-            let p = propose(&space, seen, &settings, &mut rng(1000 + number), &|_| true);
+            let p = propose(&space, seen, &settings, (0, &mut rng(1000 + number)), &rng(0), &|_| true);
             ((p[0].unwrap() - x).powi(2) + (p[1].unwrap() - y).powi(2)).sqrt()
         };
         (0..200u64).map(distance).sum::<f64>() / 200.0
@@ -144,7 +153,7 @@ fn a_grid_is_exhausted_before_anything_is_proposed_again() {
         let seen: Vec<Seen> =
             points.iter().zip(&values).map(|(point, v)| Seen { point, end: End::Complete(v) }).collect();
         let is_new = |p: &[Option<f64>]| !points.iter().any(|other| other == p);
-        let point = propose(&space, &seen, &TpeSettings::default(), &mut rng(number), &is_new);
+        let point = propose(&space, &seen, &TpeSettings::default(), (0, &mut rng(number)), &rng(0), &is_new);
         assert!(is_new(&point), "{number}");
         values.push([point[1].unwrap()]);
         points.push(point);
