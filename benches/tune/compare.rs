@@ -13,6 +13,7 @@ use super::functions::Function;
 /// What Optuna reached, as `optuna_reference.py` wrote it.
 #[derive(Deserialize)]
 pub struct Reference {
+    #[allow(dead_code, reason = "the tests do not print it")]
     pub optuna: String,
     pub trials: usize,
     pub batch: usize,

@@ -151,13 +151,16 @@ impl Axis {
     }
 }
 
+/// Conditions of a parameter: parents, and the values that each must have.
+type Conditions = Vec<(usize, Vec<f64>)>;
+
 /// A search space.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Space {
     dimensions: Vec<Dimension>,
     axes: Vec<Axis>,
-    /// Of each parameter: (parent, values of the parent), its own conditions.
-    conditions: Vec<Vec<(usize, Vec<f64>)>>,
+    /// Of each parameter, its own.
+    conditions: Vec<Conditions>,
 }
 
 impl Space {
@@ -187,9 +190,9 @@ impl Space {
         Ok(space)
     }
 
-    fn conditions_of(&self, dimension: &Dimension) -> Vec<(usize, Vec<f64>)> {
+    fn conditions_of(&self, dimension: &Dimension) -> Conditions {
         let resolve = |name: &str| self.dimensions.iter().position(|d| d.name == name);
-        let mut conditions: Vec<(usize, Vec<f64>)> = Vec::new();
+        let mut conditions = Conditions::new();
         for condition in &dimension.when {
             let Some(parent) = resolve(&condition.parent) else { continue };
             let number = |value| self.number(parent, value);
@@ -221,8 +224,8 @@ impl Space {
 
     /// Parameters that count in exactly the same points, together; parents before children.
     pub fn groups(&self) -> Vec<Vec<usize>> {
-        let mut known: Vec<Vec<(usize, Vec<f64>)>> = Vec::new();
-        let mut groups: Vec<(Vec<(usize, Vec<f64>)>, Vec<usize>)> = Vec::new();
+        let mut known: Vec<Conditions> = Vec::new();
+        let mut groups: Vec<(Conditions, Vec<usize>)> = Vec::new();
         for i in 0..self.axes.len() {
             // Its conditions and those of what they name.
             let mut all = self.conditions[i].clone();
