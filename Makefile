@@ -25,7 +25,7 @@ N ?= 200
 torture: bootstrap
 	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test torture -- --ignored --nocapture
 
-.PHONY: run test build torture bench bench-schedule accuracy lint doc clean bootstrap bootstrap-tests
+.PHONY: run test build torture bench bench-schedule bench-tune accuracy lint doc clean bootstrap bootstrap-tests
 
 run: bootstrap build
 	$(MPIRUN_ENV) mpirun -n $(RANKS) $(BIN) config/quickstart.yaml
@@ -44,6 +44,9 @@ bench: bootstrap
 
 bench-schedule: bootstrap
 	cargo bench -j $(JOBS) --bench schedule
+
+bench-tune: bootstrap
+	cargo bench -j $(JOBS) --bench tune
 
 lint: bootstrap
 	cargo fmt --check

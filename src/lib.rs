@@ -20,6 +20,7 @@ pub mod store;
 pub mod sweep;
 pub mod target;
 pub mod trace;
+pub mod tune;
 
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

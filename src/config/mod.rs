@@ -23,6 +23,7 @@ mod spec;
 mod table;
 mod targets;
 mod tree;
+pub mod tune;
 mod vi;
 
 #[cfg(test)]
@@ -32,10 +33,10 @@ pub use algo::*;
 pub use card::{LocalCard, SlurmCard, is_card_setting, load_local_card, load_slurm_card};
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
 pub use id::{Id, canonical_json, posterior_json, run_id, stream_id, target_id};
-pub use keys::{KeyDoc, card_keys, keys};
+pub use keys::{KeyDoc, card_keys, keys, tune_keys};
 pub use network::infer_width;
 pub use resolve::{LoadOptions, load, parse};
 pub use samplers::sampler_names;
-pub use schema::json_schema;
+pub use schema::{json_schema, tune_json_schema};
 pub use spec::*;
 pub use vi::*;

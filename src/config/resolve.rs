@@ -31,9 +31,17 @@ pub struct LoadOptions {
 /// Everything that is wrong with it, each error with file, line, key, what was expected and what
 /// was found. Nothing of an invalid file is used.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Experiment, ConfigErrors> {
+    load_with(path, options, experiment)
+}
+
+/// Makes something of a checked tree: the root, the file's name, where relative paths start, options.
+type Make<T> = fn(&Node, &str, Option<&Path>, &LoadOptions, &Report) -> Option<T>;
+
+/// Reads a file and makes something of it.
+pub(super) fn load_with<T>(path: &Path, options: &LoadOptions, make: Make<T>) -> Result<T, ConfigErrors> {
     let file = path.display().to_string();
     match read_bounded(path) {
-        Ok(text) => resolve(&text, &file, path.parent(), options),
+        Ok(text) => parse_with(&text, &file, path.parent(), options, make),
         Err(error) => {
             let report = Report::default();
             report.add(&Place::File(file.into()), "", Fault::Unreadable(error.to_string()));
@@ -48,31 +56,33 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Experiment, ConfigErro
 /// # Errors
 /// As [`load`].
 pub fn parse(text: &str, file: &str, options: &LoadOptions) -> Result<Experiment, ConfigErrors> {
-    resolve(text, file, None, options)
+    parse_with(text, file, None, options, experiment)
 }
 
-fn resolve(
+/// Parses text, applies `--set`, and makes something of it.
+pub(super) fn parse_with<T>(
     text: &str,
     file: &str,
     base: Option<&Path>,
     options: &LoadOptions,
-) -> Result<Experiment, ConfigErrors> {
+    make: Make<T>,
+) -> Result<T, ConfigErrors> {
     let report = Report::default();
-    let experiment = match tree::parse(text, &file.into()) {
+    let made = match tree::parse(text, &file.into()) {
         Ok(mut root) => {
             tree::expand(&mut root, "", &report);
             for set in &options.set {
                 super::set::apply(&mut root, set, &report);
             }
-            experiment(&root, file, base, options, &report)
+            make(&root, file, base, options, &report)
         }
         Err(error) => {
             report.add(&error.place, error.key, error.fault);
             None
         }
     };
-    match experiment {
-        Some(experiment) if report.is_empty() => Ok(experiment),
+    match made {
+        Some(made) if report.is_empty() => Ok(made),
         _ => {
             debug_assert!(!report.is_empty(), "a value was refused without a reason");
             Err(report.into_errors())
@@ -119,7 +129,7 @@ fn experiment(
         .map(|(i, n)| sampler(n, &format!("samplers[{i}]"), precision, &presets, report))
         .collect();
 
-    refuse_equal_targets(target_nodes, &targets, report);
+    refuse_equal_targets(target_nodes, &targets, "targets", report);
     let runs = runs(sampler_nodes, &targets, &samplers, (&top, base), report);
     if precision.is_none() {
         note_casts(&samplers, built_in, &mut notices);
@@ -130,7 +140,11 @@ fn experiment(
 }
 
 fn execution(section: &Section<'_>) -> Execution {
-    let Some(inner) = section.inner("execution", &EXECUTION) else { return Execution::default() };
+    section.inner("execution", &EXECUTION).map(|inner| execution_of(&inner)).unwrap_or_default()
+}
+
+/// The keys of a section that has them.
+pub(super) fn execution_of(inner: &Section<'_>) -> Execution {
     let has = |name: &str| inner.has(name);
     Execution {
         checkpoint_every: has("checkpoint_every").then(|| inner.float("checkpoint_every")).flatten(),
@@ -151,7 +165,7 @@ fn items<'a>(root: &'a Node, key: &str) -> &'a [Node] {
 }
 
 /// `--experiment`, else the key, else the file's stem.
-fn name(section: &Section, file: &str, options: &LoadOptions, report: &Report) -> Option<String> {
+pub(super) fn name(section: &Section, file: &str, options: &LoadOptions, report: &Report) -> Option<String> {
     let (place, name) = match (&options.experiment, section.has("experiment")) {
         (Some(name), _) => (Place::Option(format!("--experiment {name}").into()), name.clone()),
         (None, true) => return section.text("experiment"),
@@ -170,7 +184,7 @@ fn name(section: &Section, file: &str, options: &LoadOptions, report: &Report) -
 }
 
 /// `precision`, or its older spelling `jax_enable_x64`.
-fn precision(section: &Section, notices: &mut Vec<String>) -> Option<Dtype> {
+pub(super) fn precision(section: &Section, notices: &mut Vec<String>) -> Option<Dtype> {
     let named =
         section.has("precision").then(|| section.text("precision")).flatten().map(|p| samplers::dtype(&p));
     let flag = section.has("jax_enable_x64").then(|| section.bool("jax_enable_x64")).flatten();
@@ -191,7 +205,12 @@ fn precision(section: &Section, notices: &mut Vec<String>) -> Option<Dtype> {
 }
 
 /// Reports targets that are the same after resolution.
-fn refuse_equal_targets(nodes: &[Node], targets: &[Option<targets::Resolved>], report: &Report) {
+pub(super) fn refuse_equal_targets(
+    nodes: &[Node],
+    targets: &[Option<targets::Resolved>],
+    list: &str,
+    report: &Report,
+) {
     let mut seen: HashMap<String, usize> = HashMap::new();
     for (second, target) in targets.iter().enumerate() {
         let Some(entry) = target.as_ref().and_then(|t| t.entry.as_ref()) else { continue };
@@ -200,10 +219,10 @@ fn refuse_equal_targets(nodes: &[Node], targets: &[Option<targets::Resolved>], r
         if let Some(&first) = seen.get(&text) {
             let fault = Fault::Duplicate {
                 what: "target",
-                other: format!("targets[{first}]"),
+                other: format!("{list}[{first}]"),
                 first: nodes[first].place.clone(),
             };
-            report.add(&nodes[second].place, format!("targets[{second}]"), fault);
+            report.add(&nodes[second].place, format!("{list}[{second}]"), fault);
         } else {
             seen.insert(text, second);
         }

@@ -4,8 +4,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{EXPERIMENT, all_tables};
+use super::keys::{EXPERIMENT, SEARCH, TUNE_FILE, all_tables, tune_tables};
 use super::preset::embedded_names;
+use super::samplers::DEFINITIONS;
 use super::table::{AUTO, Default, Key, Kind, Range, Table};
 
 /// The schema of an experiment file, as checked in at `config/schema.json`.
@@ -17,6 +18,32 @@ pub fn json_schema() -> Value {
         .collect();
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "lambda-hat-mpi experiment".into();
+    schema["$defs"] = defs.into();
+    schema
+}
+
+/// The schema of a tune file, as checked in at `config/tune/schema.json`.
+pub fn tune_json_schema() -> Value {
+    let mut schema = table_schema(&TUNE_FILE);
+    let tables = all_tables().filter(|t| t.name != EXPERIMENT.name).chain(tune_tables());
+    let mut defs: Map<String, Value> =
+        tables.filter(|t| t.name != TUNE_FILE.name).map(|t| (t.name.to_owned(), table_schema(t))).collect();
+    let forms: Vec<Value> = SEARCH.iter().map(|t| reference(t)).collect();
+    defs.insert("search_parameter".to_owned(), json!({"anyOf": forms}));
+    let parameter = json!({"$ref": "#/$defs/search_parameter"});
+    let methods: Map<String, Value> = DEFINITIONS
+        .iter()
+        .map(|d| {
+            let keys = d.settings.keys.iter().flat_map(|k| k.aliases.iter().chain([&k.name]));
+            let properties: Map<String, Value> =
+                keys.map(|name| ((*name).to_owned(), parameter.clone())).collect();
+            (d.name.to_owned(), json!({"type": "object", "properties": properties}))
+        })
+        .collect();
+    let space = json!({"type": "object", "properties": methods, "additionalProperties": false});
+    schema["properties"]["search_space"] = space;
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "lambda-hat-mpi tune file".into();
     schema["$defs"] = defs.into();
     schema
 }
@@ -88,6 +115,8 @@ fn kind_schema(kind: &Kind) -> Value {
             json!({"type": "array", "items": int_schema(*low, *high), "minItems": least})
         }
         Kind::Floats(range) => json!({"type": "array", "items": float_schema(range), "minItems": 1}),
+        Kind::Scalars => json!({"type": "array", "minItems": 1}),
+        Kind::Mapping(_) => json!({"type": ["object", "null"]}),
         Kind::Map(table) => json!({"anyOf": [reference(table), {"type": "null"}]}),
         Kind::Preset(kind, table) => {
             let names: Vec<&str> = embedded_names(kind).collect();
@@ -139,7 +168,8 @@ mod tests {
                 _ => {}
             }
         }
-        let schema = json_schema();
-        walk(&schema, &schema);
+        for schema in [json_schema(), tune_json_schema()] {
+            walk(&schema, &schema);
+        }
     }
 }

@@ -59,6 +59,10 @@ pub(super) enum Kind {
     Ints(u64, u64, usize),
     /// A list of numbers, of at least one.
     Floats(Range),
+    /// A list of plain values, of at least one.
+    Scalars,
+    /// A mapping whose keys are names; the words say what it is.
+    Mapping(&'static str),
     /// A mapping.
     Map(&'static Table),
     /// The name of a preset of that kind, or a mapping with its keys.
@@ -155,6 +159,8 @@ impl fmt::Display for Kind {
                 write!(f, "a list of whole numbers{}{some}", Bounds(*low, *high))
             }
             Kind::Floats(range) => write!(f, "a list of numbers{range} (at least 1)"),
+            Kind::Scalars => f.write_str("a list of values (at least 1)"),
+            Kind::Mapping(what) => f.write_str(what),
             Kind::Map(table) => {
                 let some: Vec<&str> = table.keys.iter().take(4).map(|k| k.name).collect();
                 let more = if table.keys.len() > 4 { ", …" } else { "" };
@@ -258,6 +264,10 @@ pub(super) fn check_value(kind: &Kind, node: &Node, path: &str, report: &Report)
         (Kind::Floats(range), Value::List(items)) if !items.is_empty() => {
             return check_items(&Kind::Float(*range), items, path, report);
         }
+        (Kind::Scalars, Value::List(items)) => {
+            !items.is_empty() && !items.iter().any(|n| matches!(n.value, Value::List(_) | Value::Map(_)))
+        }
+        (Kind::Mapping(_), value) => matches!(value, Value::Map(_) | Value::Null),
         (Kind::Preset(..), Value::Text(_)) => true,
         (Kind::Map(table) | Kind::Preset(_, table), Value::Map(entries)) => {
             return check_map(table, entries, path, report);
@@ -270,6 +280,7 @@ pub(super) fn check_value(kind: &Kind, node: &Node, path: &str, report: &Report)
             | Kind::Raw(_)
             | Kind::Ints(..)
             | Kind::Floats(_)
+            | Kind::Scalars
             | Kind::Map(_)
             | Kind::Preset(..)
             | Kind::Entries(_),
@@ -335,7 +346,7 @@ impl Table {
     }
 
     /// What to write instead of an unknown key.
-    fn advise(&self, found: &str) -> String {
+    pub fn advise(&self, found: &str) -> String {
         if let Some((_, advice)) = self.advice.iter().find(|(name, _)| *name == found) {
             return (*advice).to_owned();
         }

@@ -38,6 +38,16 @@ pub enum Purpose {
     Control = 18,
     /// Probing the potential (power iterations, gradient noise).
     Probe = 19,
+    /// Proposals of a study; the iteration is the trial's number.
+    Proposal = 32,
+    /// The shift of a study's first points.
+    Startup = 36,
+    /// The bracket of a trial.
+    Bracket = 33,
+    /// The order of a grid.
+    Grid = 34,
+    /// Trees that say which parameters matter.
+    Forest = 35,
 }
 
 /// Names one random stream: 32 bytes of identity, a purpose and a chain.

@@ -3,10 +3,15 @@
 
 mod cards;
 mod targets;
+mod tune;
 
 pub(super) use cards::{LOCAL_CARD, SLURM_CARD};
 pub(super) use targets::{
     DATA, DLN, EXTERNAL, MLP, MODEL, NORMAL_CROSSING, QUADRATIC, TARGET_OVERRIDES, TEACHER, TRAINING,
+};
+pub(super) use tune::{
+    SEARCH, TUNE, TUNE_BUDGET, TUNE_CONCURRENCY, TUNE_EXECUTION, TUNE_FILE, TUNE_OBJECTIVE, TUNE_PRUNER,
+    TUNE_SAMPLER, tune_tables,
 };
 
 use super::samplers::{DEFINITIONS, ENTRIES};
@@ -338,6 +343,11 @@ pub fn keys() -> Vec<KeyDoc> {
 /// Every key of the profile cards, as [`keys`] has those of experiments.
 pub fn card_keys() -> Vec<KeyDoc> {
     describe([&LOCAL_CARD, &SLURM_CARD].into_iter())
+}
+
+/// Every key of a tune file that an experiment file does not have, as [`keys`] has those of experiments.
+pub fn tune_keys() -> Vec<KeyDoc> {
+    describe(tune_tables())
 }
 
 fn describe(tables: impl Iterator<Item = &'static Table>) -> Vec<KeyDoc> {

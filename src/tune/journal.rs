@@ -1,0 +1,305 @@
+//! Studies on disk, in the format of Optuna's `JournalFileBackend`: one JSON object a line.
+//!
+//! `optuna.storages.JournalStorage(JournalFileBackend(path))` opens such a file, and so does
+//! optuna-dashboard. A file holds one study. A trial is proposed by one line (operation 4, with its
+//! parameters, their distributions and its id), and settled by lines that are written together: its
+//! intermediate values (7), what is known of it (8), its state and values (6). Lines are appended by
+//! [`crate::store`]'s rules, so a kill leaves whole lines; a trial whose last line is missing is run again.
+//! But for `datetime_*` the same study gives the same bytes.
+
+mod read;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+use super::space::Space;
+use super::study::{End, Event, Outcome, Study, StudyError, Trial};
+use crate::config::tune::{Dimension, Domain, StudySpec};
+use crate::store::{Appender, Store, StoreError};
+use read::{Found, read};
+
+/// Operations, by the numbers that Optuna gave them.
+mod operation {
+    pub const CREATE_STUDY: u64 = 0;
+    pub const DELETE_STUDY: u64 = 1;
+    pub const STUDY_ATTRIBUTE: u64 = 2;
+    pub const CREATE_TRIAL: u64 = 4;
+    pub const PARAMETER: u64 = 5;
+    pub const STATE: u64 = 6;
+    pub const INTERMEDIATE: u64 = 7;
+    pub const TRIAL_ATTRIBUTE: u64 = 8;
+}
+
+/// States of a trial.
+mod state {
+    pub const RUNNING: u64 = 0;
+    pub const COMPLETE: u64 = 1;
+    pub const PRUNED: u64 = 2;
+    pub const FAIL: u64 = 3;
+}
+
+/// Optuna's number for a value that is minimised.
+const MINIMIZE: u64 = 1;
+/// Who wrote a line; Optuna compares it with its own.
+const WORKER: &str = "lambda-hat-mpi";
+/// Study attribute: hash of what its proposals depend on.
+const IDENTITY: &str = "study_id";
+/// Trial attributes.
+const TRIAL_ID: &str = "trial_id";
+const TWIN: &str = "same_as";
+const REASON: &str = "reason";
+
+/// Why a journal cannot be gone on with.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// The disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The study.
+    #[error("{path}: {source}")]
+    Study {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: StudyError,
+    },
+    /// A line that is none.
+    #[error("{path}:{line}: {why}; move the file away to start the study again (finished runs are kept)")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// Why.
+        why: String,
+    },
+    /// The file holds something else.
+    #[error("{path}: {why}; move the file away, or give this study another place")]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The journal of one study, open for writing.
+#[derive(Debug)]
+pub struct Journal {
+    file: Appender,
+    /// Optuna's numbers of the trials, which count all trials of a file.
+    ids: Vec<u64>,
+    /// The next such number.
+    next: u64,
+    /// Optuna's number of the study.
+    study: u64,
+}
+
+/// Where the journal of the study `name` lies: `results/studies/<name>.journal.log`, `:` written as `-`.
+pub fn journal_path(name: &str) -> PathBuf {
+    Path::new("results/studies").join(format!("{}.journal.log", name.replace(':', "-")))
+}
+
+impl Journal {
+    /// Opens or begins the journal at `path` below the store's root, and takes up the study as it stands
+    /// there. `attributes` of a study that begins are written for its readers.
+    ///
+    /// # Errors
+    /// The disk refuses, a line is no JSON of this format, or the file holds another study: one made with
+    /// another space, sampler, pruner, objective, batch or seed, or with trials of another program.
+    pub fn open(
+        store: &Store,
+        path: &Path,
+        name: &str,
+        space: Space,
+        spec: &StudySpec,
+        attributes: &Map<String, Value>,
+    ) -> Result<(Self, Study), JournalError> {
+        let file = store.appender(path)?;
+        let shown = store.root().join(path);
+        let bytes = store.read_file(path)?.unwrap_or_default();
+        let study_error = |source| JournalError::Study { path: shown.clone(), source };
+        let other = |why: String| JournalError::Other { path: shown.clone(), why };
+        let blank = Study::new(name, space.clone(), spec).map_err(study_error)?;
+        let found = read(&bytes, name, &space).map_err(|(line, why)| JournalError::Damaged {
+            path: shown.clone(),
+            line,
+            why,
+        })?;
+        let Found { study, next, identity, attributes: known, trials, objectives } = found;
+        let mut journal =
+            Self { file, ids: trials.iter().map(|t| t.id).collect(), next, study: study.unwrap_or(0) };
+        let own = blank.id().to_string();
+        match (study, &identity) {
+            (None, _) if next > 0 || !bytes.is_empty() => {
+                return Err(other(format!("it holds no study called {name}")));
+            }
+            (None, _) => journal.begin(name, spec.objective.values())?,
+            (Some(_), Some(found)) if *found != own => {
+                return Err(other(format!("the study {name} in it was made with other settings")));
+            }
+            (Some(_), None) if !trials.is_empty() => {
+                return Err(other(format!("the study {name} in it was made by another program")));
+            }
+            (Some(_), _) if objectives != spec.objective.values() => {
+                return Err(other(format!("the study {name} in it has {objectives} objectives")));
+            }
+            _ => {}
+        }
+        if identity.is_none() {
+            // The last of the attributes: a study without it has no trials yet.
+            for (key, value) in attributes.iter().filter(|(key, _)| !known.contains(*key)) {
+                journal.study_attribute(key, value)?;
+            }
+            journal.study_attribute(IDENTITY, &json!(own))?;
+        }
+        let mut recorded = Vec::with_capacity(trials.len());
+        for (number, trial) in trials.into_iter().enumerate() {
+            if trial.known.as_deref() != Some(&super::study::trial_id(name, &trial.recorded.params)) {
+                return Err(other(format!("trial {number} in it was made by another program")));
+            }
+            recorded.push(trial.recorded);
+        }
+        let mut study = Study::resume(name, space, spec, &recorded).map_err(study_error)?;
+        journal.write(&mut study)?;
+        Ok((journal, study))
+    }
+
+    /// Writes what happened in the study since the last call. To be called after every
+    /// [`Study::tell`], before a proposal of it is handed out.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn write(&mut self, study: &mut Study) -> Result<(), StoreError> {
+        for event in study.events() {
+            match event {
+                Event::Proposed(number) => self.proposed(&study.trials()[number], study.space())?,
+                Event::Settled(number) => self.settled(&study.trials()[number])?,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, name: &str, objectives: usize) -> Result<(), StoreError> {
+        self.append(&[line(
+            operation::CREATE_STUDY,
+            json!({"study_name": name, "directions": vec![MINIMIZE; objectives]}),
+        )])
+    }
+
+    fn study_attribute(&mut self, key: &str, value: &Value) -> Result<(), StoreError> {
+        let id = self.study;
+        self.append(&[line(operation::STUDY_ATTRIBUTE, json!({"study_id": id, "user_attr": {key: value}}))])
+    }
+
+    fn proposed(&mut self, trial: &Trial, space: &Space) -> Result<(), StoreError> {
+        let mut distributions = Map::new();
+        let mut params = Map::new();
+        for (dimension, number) in space.dimensions().iter().zip(trial.point()) {
+            if let Some(number) = number {
+                distributions.insert(dimension.name.clone(), distribution(dimension).to_string().into());
+                params.insert(dimension.name.clone(), internal(dimension, *number));
+            }
+        }
+        let mut attributes = Map::from_iter([(TRIAL_ID.to_owned(), json!(trial.id))]);
+        if let Some(twin) = trial.twin {
+            attributes.insert(TWIN.to_owned(), json!(twin));
+        }
+        self.append(&[line(
+            operation::CREATE_TRIAL,
+            json!({
+                "study_id": self.study,
+                "datetime_start": now(),
+                "state": state::RUNNING,
+                "value": null,
+                "values": null,
+                "distributions": distributions,
+                "params": params,
+                "user_attrs": attributes,
+                "system_attrs": {},
+                "intermediate_values": {},
+            }),
+        )])?;
+        self.ids.push(self.next);
+        self.next += 1;
+        Ok(())
+    }
+
+    fn settled(&mut self, trial: &Trial) -> Result<(), StoreError> {
+        let (Some(outcome), Some(&id)) = (&trial.outcome, self.ids.get(trial.number)) else { return Ok(()) };
+        self.append(&outcome_lines(id, outcome))
+    }
+
+    /// Appends lines by one write.
+    fn append(&mut self, lines: &[Value]) -> Result<(), StoreError> {
+        let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+        self.file.append(&text.join("\n"))
+    }
+}
+
+fn line(operation: u64, mut fields: Value) -> Value {
+    fields["op_code"] = operation.into();
+    fields["worker_id"] = WORKER.into();
+    fields
+}
+
+fn outcome_lines(id: u64, outcome: &Outcome) -> Vec<Value> {
+    let mut lines: Vec<Value> = outcome
+        .steps
+        .iter()
+        .map(|(step, value)| {
+            let fields = json!({"trial_id": id, "step": step, "intermediate_value": value});
+            line(operation::INTERMEDIATE, fields)
+        })
+        .collect();
+    let attribute = |key: &str, value: &Value| {
+        line(operation::TRIAL_ATTRIBUTE, json!({"trial_id": id, "user_attr": {key: value}}))
+    };
+    lines.extend(outcome.notes.iter().map(|(key, value)| attribute(key, value)));
+    let (state, values) = match &outcome.end {
+        End::Complete(values) => (state::COMPLETE, json!(values)),
+        End::Pruned => (state::PRUNED, Value::Null),
+        End::Failed(reason) => {
+            lines.push(attribute(REASON, &json!(reason)));
+            (state::FAIL, Value::Null)
+        }
+    };
+    let fields = json!({"trial_id": id, "state": state, "values": values, "datetime_complete": now()});
+    lines.push(line(operation::STATE, fields));
+    lines
+}
+
+/// Now, as Optuna writes it.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00").to_string()
+}
+
+/// A domain as Optuna's distribution.
+fn distribution(dimension: &Dimension) -> Value {
+    match &dimension.domain {
+        Domain::Float { low, high, log, step } => json!({
+            "name": "FloatDistribution",
+            "attributes": {"low": low, "high": high, "log": log, "step": step},
+        }),
+        Domain::Int { low, high, log, step } => json!({
+            "name": "IntDistribution",
+            "attributes": {"low": low, "high": high, "log": log, "step": step},
+        }),
+        Domain::Categorical { choices } => {
+            json!({"name": "CategoricalDistribution", "attributes": {"choices": choices}})
+        }
+    }
+}
+
+/// A value as Optuna keeps it: whole numbers and indices without a fraction.
+fn internal(dimension: &Dimension, number: f64) -> Value {
+    match dimension.domain {
+        Domain::Float { .. } => json!(number),
+        _ => json!(number as i64),
+    }
+}
+
+#[cfg(test)]
+mod tests;
