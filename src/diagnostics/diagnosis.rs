@@ -6,6 +6,8 @@ use super::verdict::{MAX_DIVERGENT, MAX_R_HAT, MIN_E_BFMI, MIN_ESS};
 use crate::stats;
 use crate::trace::Trace;
 
+/// Columns of a trace that a diagnosis looks at.
+pub const COLUMNS: [&str; 6] = ["llc", "L", "energy", "diverging", "acceptance_rate", "cumulative_fge"];
 /// Quantities that are diagnosed, in the order in which ranks are worked out: llc rises with L.
 const QUANTITIES: [&str; 2] = ["L", "llc"];
 /// Quantiles that are told.
@@ -128,7 +130,7 @@ pub struct BurnIn {
     pub needed: Option<usize>,
     /// Draws that MSER-5 would drop, which is some even where none need be.
     pub mser5: Option<usize>,
-    /// (draws dropped, Geweke's z after that) for each cut that was tried.
+    /// (draws dropped, drift after that in standard errors of the last half) for each cut that was tried.
     pub tried: Vec<(usize, Option<f64>)>,
     /// The mean of all draws less that of those after `needed`, in standard errors: what the start does to
     /// the estimate.

@@ -12,5 +12,5 @@ mod verdict;
 
 pub use analysis::{Analysis, Bias, Context, Tuning, analyse, is_wrong};
 pub use control_variate::{Adjusted, adjust};
-pub use diagnosis::{BurnIn, Diagnosis, Energy, Full, Mode, Quantile, Quantity, Running, diagnose};
+pub use diagnosis::{BurnIn, COLUMNS, Diagnosis, Energy, Full, Mode, Quantile, Quantity, Running, diagnose};
 pub use verdict::Verdict;

@@ -11,6 +11,7 @@ use std::ffi::CStr;
 
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenArray, VarLenUnicode};
 use hdf5::{Dataset, File, H5Type, IndexType, IterationOrder, Location, ObjectReference1};
+use ndarray::s;
 
 use super::hdf::{self, Attr};
 use super::{IoError, ffi};
@@ -116,7 +117,18 @@ fn write_groups(parent: &hdf5::Group, trace: &Trace, next_id: &mut i32) -> Resul
 pub fn read_trace(bytes: &[u8]) -> Result<(Trace, BTreeMap<String, Attr>), IoError> {
     hdf5::sync::sync(|| {
         let file = ffi::open_image(bytes)?;
-        Ok((read_groups(&file, bytes.len())?, read_attrs(&file)?))
+        Ok((read_groups(&file, bytes.len(), &|_| true)?, read_attrs(&file)?))
+    })
+}
+
+/// Those columns of a trace whose names are `wanted`: the others are not unpacked.
+///
+/// # Errors
+/// As [`read_trace`].
+pub fn read_columns(bytes: &[u8], wanted: &dyn Fn(&str) -> bool) -> Result<Trace, IoError> {
+    hdf5::sync::sync(|| {
+        let file: File = ffi::open_image(bytes)?;
+        read_groups(&file, bytes.len(), wanted)
     })
 }
 
@@ -130,11 +142,16 @@ pub fn read_control(bytes: &[u8]) -> Result<Option<Trace>, IoError> {
         if !file.link_exists(CONTROL) {
             return Ok(None);
         }
-        read_groups(&file.group(CONTROL)?, bytes.len()).map(Some)
+        read_groups(&file.group(CONTROL)?, bytes.len(), &|_| true).map(Some)
     })
 }
 
-fn read_groups(parent: &hdf5::Group, file_size: usize) -> Result<Trace, IoError> {
+fn read_groups(
+    parent: &hdf5::Group,
+    file_size: usize,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<Trace, IoError> {
+    let mut shape = None;
     let mut layout = Vec::new();
     let mut chains: Vec<ChainTrace> = Vec::new();
     for which in [Group::Posterior, Group::SampleStats] {
@@ -150,36 +167,45 @@ fn read_groups(parent: &hdf5::Group, file_size: usize) -> Result<Trace, IoError>
             if rows == 0 || draws == 0 || rows.checked_mul(draws).is_none_or(|count| count > possible) {
                 return Err(odd("has an impossible size"));
             }
-            if layout.is_empty() {
-                chains = vec![ChainTrace::default(); rows];
-            }
-            if rows != chains.len() || chains.iter().any(|c| !c.values.is_empty() && c.draws() != draws) {
+            if *shape.get_or_insert([rows, draws]) != [rows, draws] {
                 return Err(odd("has another shape than the others"));
             }
-            let (kind, values) = read_column(&data, &odd)?;
-            for (chain, values) in chains.iter_mut().zip(values.chunks_exact(draws)) {
-                chain.values.push(values.to_vec());
+            if !wanted(&name) {
+                continue;
+            }
+            chains.resize_with(rows, ChainTrace::default);
+            let (kind, columns) = read_column(&data, rows, &odd)?;
+            for (chain, values) in chains.iter_mut().zip(columns) {
+                chain.values.push(values);
             }
             layout.push(Column { name, group: which, kind });
         }
     }
-    if layout.is_empty() {
+    if shape.is_none() {
         return Err(IoError::NotATrace("no variables".into()));
     }
     Ok(Trace { layout, chains })
 }
 
-fn read_column(data: &Dataset, odd: &impl Fn(&str) -> IoError) -> Result<(Kind, Vec<f64>), IoError> {
+/// Chain after chain, as they are stored: a column at once would be in memory twice.
+fn read_column(
+    data: &Dataset,
+    rows: usize,
+    odd: &impl Fn(&str) -> IoError,
+) -> Result<(Kind, Vec<Vec<f64>>), IoError> {
+    let chains = |kind, read: &dyn Fn(usize) -> hdf5::Result<Vec<f64>>| {
+        Ok((kind, (0..rows).map(read).collect::<hdf5::Result<_>>()?))
+    };
     match data.dtype()?.to_descriptor()? {
-        TypeDescriptor::Float(FloatSize::U8) => Ok((Kind::Float, data.read_raw()?)),
-        TypeDescriptor::Integer(IntSize::U8) => {
-            let values: Vec<i64> = data.read_raw()?;
-            Ok((Kind::Int, values.into_iter().map(|i| i as f64).collect()))
-        }
-        TypeDescriptor::Integer(IntSize::U1) => {
-            let values: Vec<i8> = data.read_raw()?;
-            Ok((Kind::Bool, values.into_iter().map(f64::from).collect()))
-        }
+        TypeDescriptor::Float(FloatSize::U8) => chains(Kind::Float, &|row| {
+            Ok(data.read_slice_1d::<f64, _>(s![row, ..])?.into_raw_vec_and_offset().0)
+        }),
+        TypeDescriptor::Integer(IntSize::U8) => chains(Kind::Int, &|row| {
+            Ok(data.read_slice_1d::<i64, _>(s![row, ..])?.iter().map(|&i| i as f64).collect())
+        }),
+        TypeDescriptor::Integer(IntSize::U1) => chains(Kind::Bool, &|row| {
+            Ok(data.read_slice_1d::<i8, _>(s![row, ..])?.iter().map(|&i| f64::from(i)).collect())
+        }),
         other => Err(odd(&format!("has the type {other}"))),
     }
 }
@@ -246,6 +272,9 @@ mod tests {
             back.chains[0].values[0][0] = 0.0;
             given.chains[0].values[0][0] = 0.0;
             assert!(back == given, "{chains} chains of {draws} draws");
+            let some = read_columns(&bytes, &|name| name == "diverging" || name == "L").unwrap();
+            assert_eq!(some.layout.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["L", "diverging"]);
+            assert_eq!(some.column("diverging"), back.column("diverging"));
             assert_eq!(read_control(&bytes).unwrap(), None);
         }
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::compare_with_teacher;
 use crate::comm::{Comm, CommError, catch_panic};
 use crate::config::TargetSpec;
-use crate::diagnostics::{Mode, diagnose};
+use crate::diagnostics::{COLUMNS, Mode, diagnose};
 use crate::io::netcdf;
 
 /// Time between two looks for answers.
@@ -71,7 +71,8 @@ impl Job {
     fn attempt(self, threads: usize) -> Result<Files, String> {
         match self {
             Job::Run { trace: bytes, mode } => {
-                let (trace, _) = netcdf::read_trace(&bytes).map_err(|e| format!("is damaged ({e})"))?;
+                let read = netcdf::read_columns(&bytes, &|name| COLUMNS.contains(&name));
+                let trace = read.map_err(|e| format!("is damaged ({e})"))?;
                 // A long trace is large twice over.
                 drop(bytes);
                 Ok(vec![("diagnosis.json".into(), pretty(&diagnose(&trace, mode, threads))?)])

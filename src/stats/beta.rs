@@ -11,6 +11,9 @@ pub(super) fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
     if !((0.0..=1.0).contains(&p) && a >= 1.0 && b >= 1.0 && (a + b).is_finite()) {
         return f64::NAN;
     }
+    if p == 0.0 || p == 1.0 {
+        return p;
+    }
     let constant = ln_inverse_beta(a, b);
     let (mut low, mut high) = (0.0, 1.0);
     let mut x = a / (a + b);

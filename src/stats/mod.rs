@@ -32,4 +32,6 @@ pub use moments::{mean, median, quantile, sd, sum, t_quantile_975, variance};
 pub use rank::normal_quantile;
 pub(crate) use summary::in_parallel;
 pub use summary::{QuantileSummary, Summary, summarise};
-pub use transient::{BurnIn, DRIFT_LIMIT, RunningPoint, burn_in, geweke, mser5, running_mean};
+pub use transient::{
+    BurnIn, DRIFT_LIMIT, RunningPoint, burn_in, drift_from_end, geweke, mser5, running_mean,
+};

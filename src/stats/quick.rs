@@ -181,7 +181,7 @@ pub(super) fn pooled(chains: &[&[f64]], f: impl Fn(f64) -> f64) -> (f64, f64) {
 /// Effective sample size of `count` sequences of `n` values, at least 2, that `fill` writes.
 fn effective_size(count: usize, n: usize, fill: impl Fn(usize, &mut [f64])) -> f64 {
     /// Lags that are summed directly before a transform gives all.
-    const STEPS: [usize; 3] = [2 * LAGS, 6 * LAGS, 14 * LAGS];
+    const STEPS: [usize; 5] = [2 * LAGS, 3 * LAGS, 5 * LAGS, 8 * LAGS, 14 * LAGS];
     let mut row = vec![0.0; n];
     let mut means = vec![0.0; count];
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -190,16 +190,16 @@ fn effective_size(count: usize, n: usize, fill: impl Fn(usize, &mut [f64])) -> f
     for lags in STEPS {
         let from = covariance.len();
         covariance.resize(lags, 0.0);
-        for r in 0..count {
+        for (r, centre) in means.iter_mut().enumerate() {
             fill(r, &mut row);
             if from == 0 {
                 (low, high) = row.iter().fold((low, high), |(l, h), &x| (l.min(x), h.max(x)));
                 if row.iter().any(|x| x.is_nan()) {
                     return f64::NAN;
                 }
-                means[r] = mean(&row);
+                *centre = mean(&row);
             }
-            row.iter_mut().for_each(|x| *x -= means[r]);
+            row.iter_mut().for_each(|x| *x -= *centre);
             for (chunk, first) in covariance[from..].chunks_mut(LAGS).zip((from..).step_by(LAGS)) {
                 add_lagged(&row, first, chunk);
             }

@@ -17,19 +17,19 @@ pub struct Summary {
     pub mean: f64,
     /// Their standard deviation.
     pub sd: f64,
-    /// [`r_hat`](super::r_hat)
+    /// [`r_hat`]
     pub r_hat: f64,
-    /// [`ess_mean`](super::ess_mean)
+    /// [`ess_mean`]
     pub ess_mean: f64,
-    /// [`ess_bulk`](super::ess_bulk)
+    /// [`ess_bulk`]
     pub ess_bulk: f64,
     /// [`ess_tail`](super::ess_tail)
     pub ess_tail: f64,
-    /// [`ess_sd`](super::ess_sd)
+    /// [`ess_sd`]
     pub ess_sd: f64,
-    /// [`mcse_mean`](super::mcse_mean)
+    /// [`mcse_mean`]
     pub mcse_mean: f64,
-    /// [`mcse_sd`](super::mcse_sd)
+    /// [`mcse_sd`]
     pub mcse_sd: f64,
     /// The quantiles asked for, in order.
     pub quantiles: Vec<QuantileSummary>,
@@ -40,11 +40,11 @@ pub struct Summary {
 pub struct QuantileSummary {
     /// Which, in [0, 1].
     pub q: f64,
-    /// [`quantile`](super::quantile)
+    /// [`quantile`]
     pub value: f64,
-    /// [`ess_quantile`](super::ess_quantile)
+    /// [`ess_quantile`]
     pub ess: f64,
-    /// [`mcse_quantile`](super::mcse_quantile)
+    /// [`mcse_quantile`]
     pub mcse: f64,
 }
 
