@@ -226,7 +226,7 @@ pub fn parallel_coordinate(study: &Trials) -> Figure {
     let objective = objective_scale(done.iter().map(|d| d.1), 0.04);
     let body = page.body();
     let (top, bottom) = (body.y + 46.0, body.bottom() - 8.0);
-    let (left, right) = (body.x + 56.0, body.right() - 74.0);
+    let (left, right) = (body.x + 66.0, body.right() - 74.0);
     let gap = (right - left) / shown as f64;
     let place = |scale: &Scale, v: f64| bottom - scale.place(v) * (bottom - top);
     let scales: Vec<Scale> = (0..shown)
@@ -278,7 +278,18 @@ pub fn parallel_coordinate(study: &Trials) -> Figure {
                 continue;
             }
             let end = i == shown;
-            let label = fit(&label, SMALL, Weight::Regular, if end { 72.0 } else { (gap - 14.0).min(90.0) });
+            let label = fit(
+                &label,
+                SMALL,
+                Weight::Regular,
+                if end {
+                    72.0
+                } else if i == 0 {
+                    68.0
+                } else {
+                    (gap - 14.0).min(90.0)
+                },
+            );
             let wide = font::width(&label, SMALL, Weight::Regular);
             // Labels of inner axes stand on the lines: a little white under them.
             let from = if end || i > 0 { x + 7.0 } else { x - 7.0 - wide };
