@@ -275,7 +275,7 @@ pub struct Trials<'a> {
     pub params: Vec<Param>,
     /// The trials, in order of their number.
     pub trials: Vec<Trial>,
-    /// (parameter, share of the objective's variance that it explains) and how that was found.
+    /// (parameter, share of the objective's variance that it explains, in [0, 1]).
     pub importance: Vec<(String, f64)>,
     /// How the importance was found, a few words: `fANOVA`.
     pub importance_method: &'a str,

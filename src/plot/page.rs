@@ -48,15 +48,16 @@ impl Page {
 
     /// A row or more of samples with their names; at most two rows, the rest is counted.
     pub fn legend(&mut self, entries: &[(Sample, String)]) {
-        const SAMPLE: f64 = 30.0;
+        const SAMPLE: f64 = 26.0;
+        const GAP: f64 = 15.0;
         let right = SIZE.0 - MARGIN;
         let (mut x, mut row) = (MARGIN, 0);
         for (i, (sample, name)) in entries.iter().enumerate() {
-            let name = fit(name, TICK, Weight::Regular, 250.0);
+            let name = fit(name, TICK, Weight::Regular, if entries.len() <= 3 { 460.0 } else { 220.0 });
             let wide = SAMPLE + 7.0 + font::width(&name, TICK, Weight::Regular);
             let more = format!("+ {} more", entries.len() - i);
             let reserve = if row == 1 && i + 1 < entries.len() {
-                font::width(&more, TICK, Weight::Regular) + 22.0
+                font::width(&more, TICK, Weight::Regular) + GAP
             } else {
                 0.0
             };
@@ -71,7 +72,7 @@ impl Page {
             let middle = self.top + 11.0 + 22.0 * f64::from(row);
             self.sample(*sample, x, middle, SAMPLE);
             self.canvas.text((x + SAMPLE + 7.0, middle + 5.0), &name, Font::new(TICK, INK, Anchor::Start));
-            x += wide + 22.0;
+            x += wide + GAP;
         }
         if !entries.is_empty() {
             self.top += 22.0 * f64::from(row + 1);
@@ -171,7 +172,8 @@ pub(super) struct Panel {
 impl Panel {
     /// Draws grid, frame, ticks and labels into `outer`.
     pub fn draw(canvas: &mut Canvas, outer: Rect, x: &Axis, y: &Axis) -> Self {
-        let below = if x.labelled { 22.0 } else { 6.0 } + if x.label.is_empty() { 0.0 } else { 22.0 };
+        let second_row = !x.label.is_empty() || (x.labelled && x.scale.ticks(1).factor.is_some());
+        let below = if x.labelled { 22.0 } else { 6.0 } + if second_row { 22.0 } else { 0.0 };
         let above = 14.0;
         let height = (outer.h - below - above).max(10.0);
         let y_ticks =
@@ -182,10 +184,13 @@ impl Panel {
             widest + if y.labelled { 9.0 } else { 0.0 } + if y.label.is_empty() { 0.0 } else { 24.0 };
         let area =
             Rect { x: outer.x + before, y: outer.y + above, w: (outer.w - before).max(10.0), h: height };
-        let panel = Self { area, x: x.scale, y: y.scale };
+        let mut panel = Self { area, x: x.scale, y: y.scale };
+        let over = if x.labelled { panel.x_overhang(outer.right() + MARGIN - 4.0) } else { 0.0 };
+        panel.area.w = (area.w - over).max(10.0);
+        let area = panel.area;
         panel.draw_y(canvas, outer, &y_ticks, &y.label);
         if x.labelled {
-            panel.draw_x(canvas, outer);
+            panel.draw_x(canvas);
         }
         if !x.label.is_empty() {
             let label = fit(&x.label, LABEL, Weight::Regular, outer.w);
@@ -230,7 +235,15 @@ impl Panel {
         }
     }
 
-    fn draw_x(&self, canvas: &mut Canvas, outer: Rect) {
+    /// How far the last tick's label reaches beyond `limit`.
+    fn x_overhang(&self, limit: f64) -> f64 {
+        let end = self.x_ticks().major.last().map_or(limit, |tick| {
+            self.px(tick.value) + font::width(&tick.label, TICK, Weight::Regular) / 2.0
+        });
+        (end - limit).max(0.0)
+    }
+
+    fn draw_x(&self, canvas: &mut Canvas) {
         let area = self.area;
         let ticks = self.x_ticks();
         let mut grid = Path::default();
@@ -248,8 +261,7 @@ impl Panel {
         }
         canvas.path(&marks, Stroke::new(FRAME, 1.0));
         for tick in &ticks.major {
-            let half = font::width(&tick.label, TICK, Weight::Regular) / 2.0;
-            let at = self.px(tick.value).min(outer.right() + MARGIN - 2.0 - half);
+            let at = self.px(tick.value);
             canvas.text((at, area.bottom() + 19.0), &tick.label, Font::new(TICK, INK, Anchor::Middle));
         }
         if let Some(factor) = &ticks.factor {
@@ -331,7 +343,7 @@ impl Panel {
         }
         canvas.path(&path, stroke);
         dots.retain(|&at| self.holds(at));
-        canvas.markers(Marker::Circle, &dots, stroke.width.max(1.5), stroke.color, stroke.opacity);
+        canvas.markers(Marker::Circle, &dots, stroke.width.max(2.5), stroke.color, stroke.opacity);
     }
 
     /// The area between `low` and `high`, cut at the frame; gaps where either cannot be placed.

@@ -86,12 +86,12 @@ fn bars(mut page: Page, rows: &[Vec<f64>], names: &[String], band: f64) -> Figur
     let columns = if rows.len() <= 4 { 2 } else { 4 };
     page.legend(&[
         (Sample::Line(Stroke::new(INK, 1.4)), "uniform".into()),
-        (Sample::Band("#7f7f7f", 0.3), "95 % band of mixed chains".into()),
+        (Sample::Line(Stroke::new(INK, 1.2).dash("4 3")), "95 % band of chains that mixed".into()),
     ]);
     let body = page.body();
     let lines = rows.len().div_ceil(columns);
     let left = 58.0;
-    let (wide, high) = ((body.w - left) / columns as f64, (body.h - 46.0) / lines as f64);
+    let (wide, high) = ((body.w - left + 14.0) / columns as f64, (body.h - 46.0) / lines as f64);
     let most = rows.iter().flatten().copied().filter(|x| x.is_finite()).fold(1.0 + band, f64::max);
     let y = Scale::linear(0.0, most * 1.08);
     for (i, row) in rows.iter().enumerate() {
@@ -111,20 +111,19 @@ fn bars(mut page: Page, rows: &[Vec<f64>], names: &[String], band: f64) -> Figur
                 canvas.text(at, &tick.label, Font::new(TICK, INK, Anchor::End));
             }
         }
+        let (low, top_of_band) = ((1.0 - band).max(0.0), 1.0 + band);
+        panel.band(canvas, [(0.0, low, top_of_band), (1.0, low, top_of_band)], "#7f7f7f", 0.22);
         for (b, &height) in row.iter().enumerate() {
             if height.is_finite() {
                 let (x0, x1) = (panel.px(b as f64 / BINS as f64), panel.px((b + 1) as f64 / BINS as f64));
                 let top = panel.py(height);
                 let bar = Rect { x: x0 + 0.5, y: top, w: x1 - x0 - 1.0, h: area.bottom() - top };
-                canvas.rect(bar, color(i), 0.75);
+                canvas.rect(bar, color(i), 0.8);
             }
         }
-        panel.band(
-            canvas,
-            [(0.0, (1.0 - band).max(0.0), 1.0 + band), (1.0, (1.0 - band).max(0.0), 1.0 + band)],
-            "#7f7f7f",
-            0.3,
-        );
+        for edge in [low, top_of_band] {
+            panel.across(canvas, edge, Stroke::new(INK, 1.2).dash("4 3"));
+        }
         panel.across(canvas, 1.0, Stroke::new(INK, 1.4));
         panel.frame(canvas);
         if row.iter().all(|x| x.is_nan()) {
@@ -132,7 +131,7 @@ fn bars(mut page: Page, rows: &[Vec<f64>], names: &[String], band: f64) -> Figur
         }
     }
     let canvas = &mut page.canvas;
-    let across = body.x + left + (body.w - left - 14.0) / 2.0;
+    let across = body.x + left + (body.w - left) / 2.0;
     let label = Font::new(super::style::LABEL, INK, Anchor::Middle);
     for column in 0..columns.min(rows.len()) {
         let x = body.x + left + wide * column as f64;
@@ -161,8 +160,8 @@ fn strip(mut page: Page, rows: &[Vec<f64>], band: f64) -> Figure {
     let panel = Panel::draw(&mut page.canvas, main, &x, &Axis::bare("chain", y));
     let area = Rect { x: panel.area.x + 26.0, w: panel.area.w - 26.0, ..panel.area };
     let (wide, high) = (area.w / BINS as f64, area.h / rows.len() as f64);
-    // Full colour at four bands, and never under a factor of one and a half.
-    let reach = (4.0 * band).max(0.5);
+    // Full colour at four bands, but not below 1 ± ½ nor beyond 0 and 2.
+    let reach = (4.0 * band).clamp(0.5, 1.0);
     for (i, row) in rows.iter().enumerate() {
         for (b, &x) in row.iter().enumerate() {
             let cell = Rect {

@@ -15,6 +15,8 @@ pub(super) const FEW: usize = 8;
 /// Stretches of draws of which the extremes are drawn: one for two device px of the panel.
 const BUCKETS: usize = 500;
 const CROWD_BUCKETS: usize = 250;
+/// Width of dense lines: a device px, which the rasteriser draws ten times as fast as any more.
+const THIN: f64 = 0.5;
 /// 97.5 % quantile of the normal law.
 pub(super) const Z: f64 = 1.959_963_984_540_054;
 
@@ -33,10 +35,8 @@ pub(super) fn page(run: &RunSeries, name: FigureName, caption: &str) -> Page {
         facts.push(format!("ESS {}", whole(ess.max(0.0) as usize)));
     }
     let draws = run.chains.iter().map(|c| c.len()).max().unwrap_or(0);
-    facts.push(match run.chains.len() {
-        1 => format!("1 chain × {} draws", whole(draws)),
-        n => format!("{n} chains × {} draws", whole(draws)),
-    });
+    let count = |n: usize, what: &str| format!("{} {what}{}", whole(n), if n == 1 { "" } else { "s" });
+    facts.push(format!("{} × {}", count(run.chains.len(), "chain"), count(draws, "draw")));
     if let Some(verdict) = run.verdict {
         facts.push(verdict.to_string());
     }
@@ -72,7 +72,7 @@ fn longest(chains: &[&[f64]]) -> usize {
 }
 
 fn draw_axis(draws: usize) -> Axis {
-    Axis::new("draw", Scale::linear(if draws > 1 { 1.0 } else { 0.0 }, draws.max(2) as f64))
+    Axis::new("draw", Scale::linear(if draws > 1 { 1.0 } else { 0.0 }, draws.max(8) as f64))
 }
 
 /// How the chains are drawn: a colour and dash each, or faint, with the two outermost in colour.
@@ -96,7 +96,7 @@ fn dress(chains: &[&[f64]], width: f64, dashed: bool) -> Dress {
         };
         return Dress { strokes, order, legend };
     }
-    let faint = Stroke::new("#6f8fa8", 0.6).opacity(if n > 24 { 0.3 } else { 0.45 });
+    let faint = Stroke::new("#6f8fa8", THIN).opacity(if n > 24 { 0.3 } else { 0.45 });
     let mut strokes = vec![faint; n];
     let mut legend =
         vec![(Sample::Line(Stroke { width: 1.6, opacity: 0.8, ..faint }), format!("{n} chains"))];
@@ -132,7 +132,7 @@ pub fn trace(run: &RunSeries) -> Figure {
         return page.empty(why);
     }
     let few = run.chains.len() <= FEW;
-    let dress = dress(&run.chains, 0.9, false);
+    let dress = dress(&run.chains, if longest(&run.chains) > 300 { THIN } else { 1.0 }, false);
     let mut legend = dress.legend;
     if let Some(exact) = run.exact_llc {
         legend.push((Sample::Line(exact_stroke()), format!("exact {}", figures(exact, 4))));
@@ -144,6 +144,9 @@ pub fn trace(run: &RunSeries) -> Figure {
     }
 
     let y = Scale::around(all(&run.chains).copied(), 0.03);
+    if run.exact_llc.is_some_and(|exact| !(0.0..=1.0).contains(&y.place(exact))) {
+        page.note("The exact value lies outside the panel.");
+    }
     let (left, right) = page.body().split(0.77, 14.0);
     let panel =
         Panel::draw(&mut page.canvas, left, &draw_axis(longest(&run.chains)), &Axis::new("llc (nats)", y));
@@ -157,16 +160,18 @@ pub fn trace(run: &RunSeries) -> Figure {
     let each: Vec<(usize, Vec<(f64, f64)>)> =
         dress.order.iter().filter_map(|&i| Some((i, density(run.chains[i].iter())?))).collect();
     let highest = each.iter().flat_map(|(_, d)| d.iter().map(|p| p.1)).fold(0.0, f64::max);
-    let x = Scale::linear(0.0, if highest > 0.0 { highest * 1.06 } else { 1.0 });
+    let x = Scale::linear(0.0, 1.06);
     let side = Panel::draw(&mut page.canvas, right, &Axis::bare("density", x), &Axis::bare("", y));
     let side = Panel { area: super::svg::Rect { y: panel.area.y, h: panel.area.h, ..side.area }, ..side };
     for (i, points) in each {
-        let stroke =
-            Stroke { width: if few { 1.8 } else { dress.strokes[i].width * 1.5 }, ..dress.strokes[i] };
-        side.line(&mut page.canvas, points.into_iter().map(|(v, d)| (d, v)), stroke);
+        let stroke = Stroke { width: if few { 1.8 } else { dress.strokes[i].width }, ..dress.strokes[i] };
+        side.line(&mut page.canvas, points.into_iter().map(|(v, d)| (d / highest, v)), stroke);
     }
     if !few && let Some(points) = pooled {
-        side.line(&mut page.canvas, points.into_iter().map(|(v, d)| (d, v)), Stroke::new(INK, 2.0));
+        side.line(&mut page.canvas, points.into_iter().map(|(v, d)| (d / highest, v)), Stroke::new(INK, 2.0));
+    }
+    if highest == 0.0 {
+        page.message(side.area, "no spread");
     }
     exact_line(&mut page, &side, run.exact_llc);
     side.frame(&mut page.canvas);
@@ -230,9 +235,12 @@ pub fn energy(run: &RunSeries) -> Figure {
         &mut page.canvas,
         body,
         &Axis::new("energy (nats)", x),
-        &Axis::new("density (1/nat)", Scale::linear(0.0, highest * 1.05)),
+        &Axis::bare("density", Scale::linear(0.0, 1.05)),
     );
-    for (points, stroke) in [(marginal, of_draws), (steps, of_steps)] {
+    for (mut points, stroke) in [(marginal, of_draws), (steps, of_steps)] {
+        for p in &mut points {
+            p.1 /= highest;
+        }
         let band = points.iter().map(|&(v, d)| (v, 0.0, d));
         panel.band(&mut page.canvas, band, stroke.color, 0.18);
         panel.line(&mut page.canvas, points, stroke);

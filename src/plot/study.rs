@@ -10,7 +10,7 @@ use super::svg::{Anchor, Font, Marker, Path, Rect, Stroke};
 /// Parameters that stand side by side.
 const MOST_AXES: usize = 8;
 /// Cells of a contour along each axis.
-const CELLS: usize = 48;
+const CELLS: usize = 80;
 
 fn value(trial: &Trial) -> Option<f64> {
     trial.value.filter(|x| is_drawable(*x))
@@ -133,7 +133,7 @@ pub fn param_importance(study: &Trials) -> Figure {
         .importance
         .iter()
         .filter(|(_, share)| is_drawable(*share))
-        .map(|(name, share)| (name.as_str(), share.max(0.0)))
+        .map(|(name, share)| (name.as_str(), share.clamp(0.0, 1.0)))
         .collect();
     if rows.is_empty() {
         return page.empty("Importance needs at least two finished trials and a parameter that varies.");
@@ -220,12 +220,13 @@ pub fn parallel_coordinate(study: &Trials) -> Figure {
     if shown < study.params.len() {
         page.note(format!("The first {shown} of {} parameters.", study.params.len()));
     }
+    page.note("Colour is the rank of the objective: the darker, the better.");
     // The worst first, so that the best lie on top.
     done.sort_by(|a, b| b.1.total_cmp(&a.1));
     let objective = objective_scale(done.iter().map(|d| d.1), 0.04);
     let body = page.body();
     let (top, bottom) = (body.y + 46.0, body.bottom() - 8.0);
-    let (left, right) = (body.x + 56.0, body.right() - 74.0);
+    let (left, right) = (body.x + 66.0, body.right() - 74.0);
     let gap = (right - left) / shown as f64;
     let place = |scale: &Scale, v: f64| bottom - scale.place(v) * (bottom - top);
     let scales: Vec<Scale> = (0..shown)
@@ -277,7 +278,18 @@ pub fn parallel_coordinate(study: &Trials) -> Figure {
                 continue;
             }
             let end = i == shown;
-            let label = fit(&label, SMALL, Weight::Regular, if end { 72.0 } else { (gap - 14.0).min(90.0) });
+            let label = fit(
+                &label,
+                SMALL,
+                Weight::Regular,
+                if end {
+                    72.0
+                } else if i == 0 {
+                    68.0
+                } else {
+                    (gap - 14.0).min(90.0)
+                },
+            );
             let wide = font::width(&label, SMALL, Weight::Regular);
             // Labels of inner axes stand on the lines: a little white under them.
             let from = if end || i > 0 { x + 7.0 } else { x - 7.0 - wide };

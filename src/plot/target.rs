@@ -69,7 +69,7 @@ pub fn convergence(target: &str, runs: &[RunSeries]) -> Figure {
         })
         .collect();
     // Early means may leave the panel: they would squeeze the rest.
-    let late = curves.iter().flat_map(|c| &c.points).filter(|p| p.0 >= 0.05).flat_map(|p| [p.1, p.2, p.3]);
+    let late = curves.iter().flat_map(|c| &c.points).filter(|p| p.0 >= 0.1).flat_map(|p| [p.1, p.2, p.3]);
     let y = Scale::around(late.chain(exact).filter(|x| x.is_finite()), 0.04);
     let (left, right) = page.body().split(0.53, 16.0);
     for (first, area, label) in [(true, left, "work (FGE)"), (false, right, "wall time (s)")] {
@@ -94,7 +94,12 @@ pub fn convergence(target: &str, runs: &[RunSeries]) -> Figure {
         }
         for (curve, cost) in &drawn {
             let band = curve.points.iter().map(|p| (spent(*cost, p.0), p.2, p.3));
-            panel.band(&mut page.canvas, band, color(curve.series), 0.16);
+            panel.band(
+                &mut page.canvas,
+                band,
+                color(curve.series),
+                if curves.len() <= 5 { 0.16 } else { 0.07 },
+            );
         }
         if let Some(exact) = exact {
             panel.across(&mut page.canvas, exact, exact_stroke());
@@ -102,6 +107,12 @@ pub fn convergence(target: &str, runs: &[RunSeries]) -> Figure {
         for (curve, cost) in &drawn {
             let line = curve.points.iter().map(|p| (spent(*cost, p.0), p.1));
             panel.line(&mut page.canvas, line, stroke(curve.series));
+            if let Some(end) = curve.points.last() {
+                let at = (panel.px(spent(*cost, end.0)), panel.py(end.1));
+                if panel.holds(at) {
+                    page.canvas.marker(marker(curve.series), at, 4.5, color(curve.series), true);
+                }
+            }
         }
         panel.frame(&mut page.canvas);
         if drawn.is_empty() {
