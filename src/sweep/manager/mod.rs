@@ -2,6 +2,7 @@
 
 mod board;
 mod grow;
+mod hand_out;
 mod keepsakes;
 mod muster;
 mod outcomes;
@@ -20,8 +21,7 @@ use self::board::{Board, Seat};
 use self::keepsakes::Keepsakes;
 use self::muster::{meet_ranks, send, send_all};
 use super::costs::Model;
-use super::files;
-use super::graph::{SweepGraph, UnitKind};
+use super::graph::SweepGraph;
 use super::options::Options;
 use super::plan::Plan;
 use super::ranks::{Launch, RankPlace};
@@ -30,14 +30,14 @@ use super::scheduler::{Action, Event, Scheduler, Slot, UnitId};
 use super::slots::{OwnFiles, Report, SlotPool};
 use super::source::WorkSource;
 use super::survey::{Found, Offer, Survey};
-use super::unit::{Failure, Order, Sampling, Task, ToManager, ToWorker};
+use super::unit::{Failure, ToManager, ToWorker};
 use super::watch::Tokens;
 use super::worker::{Backoff, PATIENCE, READY};
 use super::writer::{ChainPart, Job, Writer, Written};
 use super::{INTERRUPTED, MANAGER, Proposer, SweepError, context};
 use crate::comm::Comm;
 use crate::device::Arith;
-use crate::sampler::{Adapted, Role};
+use crate::sampler::Adapted;
 use crate::store::Store;
 use crate::target::Target;
 
@@ -514,95 +514,6 @@ impl<'a> Manager<'a> {
             self.assign(slot, unit)?;
         }
         Ok(())
-    }
-
-    fn assign(&mut self, slot: Slot, unit: UnitId) -> Result<(), SweepError> {
-        let kind = self.graph.kind(unit);
-        if let Some(target) = kind.target(&self.plan) {
-            self.bring(target, slot.rank)?;
-            self.unassigned[target] = self.unassigned[target].saturating_sub(1);
-            if self.unassigned[target] == 0 {
-                self.targets[target] = None;
-            }
-        }
-        let task = self.task(kind);
-        log::debug!("{} goes to rank {}, slot {}", kind.describe(&self.plan), slot.rank, slot.index);
-        let attempt = self.attempts.get(&unit).copied().unwrap_or(0);
-        let resume = self.resume.remove(&unit);
-        let order = Order { unit, name: kind.name(&self.plan), task: Box::new(task), attempt, resume };
-        self.board.give(slot, unit, Instant::now());
-        if slot.rank == MANAGER {
-            self.pool.give(slot.index, order);
-            return Ok(());
-        }
-        send(self.comm, slot.rank, &ToWorker::Run { slot: slot.index, order })
-    }
-
-    /// Sees to it that a rank holds a target, once. One whose units were all handed out before is read back
-    /// from the store: it is on disk before it is sampled.
-    fn bring(&mut self, index: usize, rank: usize) -> Result<(), SweepError> {
-        if !self.holders[index].insert(rank) {
-            return Ok(());
-        }
-        let target = match &self.targets[index] {
-            Some(target) => Target::clone(target),
-            None => files::find_target(self.store, &self.plan.targets[index])?,
-        };
-        if rank == MANAGER {
-            self.pool.cache.insert(index as u32, target);
-            return Ok(());
-        }
-        send(self.comm, rank, &ToWorker::Target { index: index as u32, target: Box::new(target) })
-    }
-
-    /// One run of a target is over; after the last, nobody needs the target any more.
-    fn forget(&mut self, index: usize) -> Result<(), SweepError> {
-        self.waiting[index] -= 1;
-        if self.waiting[index] > 0 {
-            return Ok(());
-        }
-        self.targets[index] = None;
-        for rank in std::mem::take(&mut self.holders[index]) {
-            if rank == MANAGER {
-                self.pool.cache.remove(index as u32);
-            } else {
-                send(self.comm, rank, &ToWorker::Forget { index: index as u32 })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn task(&self, kind: UnitKind) -> Task {
-        let sampling = |run: usize| {
-            let run = &self.plan.runs[run];
-            Sampling {
-                target: run.target as u32,
-                sampler: run.sampler.clone(),
-                posterior: run.posterior.clone(),
-                stream: run.stream.0,
-                chosen: run.chosen.as_deref().cloned(),
-            }
-        };
-        let chain = |run: usize, chain: u32, role: Role| Task::Chain {
-            sampling: sampling(run),
-            adapted: self.gathering[run].adapted.as_ref().map(|(a, ..)| a.clone()).unwrap_or_default(),
-            chain,
-            role,
-        };
-        match kind {
-            UnitKind::Build(t) => {
-                let target = &self.plan.targets[t];
-                Task::Build {
-                    id: target.id.0,
-                    spec: target.spec.clone(),
-                    external: target.external.clone(),
-                    bytes: target.bytes(),
-                }
-            }
-            UnitKind::Warmup(r) => Task::Warmup(sampling(r)),
-            UnitKind::Chain(r, c) => chain(r, c, Role::Main),
-            UnitKind::Control(r) => chain(r, 0, Role::Control),
-        }
     }
 
     fn write(&mut self, job: Job) {
