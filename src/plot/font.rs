@@ -120,7 +120,7 @@ fn read_advances(font: &[u8]) -> Option<Vec<f32>> {
         let delta = u16_at(map + 16 + 2 * (2 * segments + i))?;
         let offset_at = map + 16 + 2 * (3 * segments + i);
         let offset = u16_at(offset_at)?;
-        for code in start..=end.min(0xfffe) {
+        for (code, width) in widths.iter_mut().enumerate().take(end.min(0xfffe) + 1).skip(start) {
             let glyph = match offset {
                 0 => (code + delta) & 0xffff,
                 _ => match u16_at(offset_at + offset + 2 * (code - start))? {
@@ -129,7 +129,7 @@ fn read_advances(font: &[u8]) -> Option<Vec<f32>> {
                 },
             };
             if glyph != 0 {
-                widths[code] = advance(glyph)?;
+                *width = advance(glyph)?;
             }
         }
     }

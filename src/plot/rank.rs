@@ -64,10 +64,10 @@ fn histograms(chains: &[&[f64]], stride: usize) -> Vec<Vec<f64>> {
     for tied in pool.chunk_by(|a, b| a.0 == b.0) {
         let (from, to) = (below as f64 * per_rank, (below + tied.len()) as f64 * per_rank);
         let last = (to.ceil() as usize).clamp(1, BINS);
-        for bin in (from as usize).min(BINS - 1)..last {
-            let share = (to.min(bin as f64 + 1.0) - from.max(bin as f64)).max(0.0) / (to - from);
-            for &(_, chain) in tied {
-                counts[chain as usize][bin] += share;
+        let first = (from as usize).min(BINS - 1);
+        for &(_, chain) in tied {
+            for (bin, count) in counts[chain as usize].iter_mut().enumerate().take(last).skip(first) {
+                *count += (to.min(bin as f64 + 1.0) - from.max(bin as f64)).max(0.0) / (to - from);
             }
         }
         below += tied.len();
