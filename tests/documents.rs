@@ -217,7 +217,7 @@ impl Sandbox {
 
 /// Words that only a command begins with.
 fn is_command(line: &str) -> bool {
-    let line = line.trim_start().trim_start_matches("$ ");
+    let line = line.trim_start();
     ["lambda-hat-mpi ", "mpirun ", "srun ", "sbatch ", "cargo ", "make "].iter().any(|w| line.starts_with(w))
 }
 
@@ -230,14 +230,26 @@ fn every_command_of_the_documents_runs() {
     for path in documents() {
         let name = short(&path);
         let generated = name.starts_with("docs/reference/");
-        // Blocks of Python go through one interpreter: a later one may use the names of an earlier one.
+        // Python blocks in a row go through one interpreter: a later one may use the names of an earlier one.
         let mut snippets = String::new();
+        let flush = |snippets: &mut String, wrong: &mut Vec<String>| {
+            if let (Some(python), false) = (&python, snippets.is_empty()) {
+                let answer = sandbox.run(python, &["-c", &sandbox.real(snippets)]);
+                if answer.code != 0 {
+                    wrong.push(format!("{name}, Python: {}", answer.err));
+                }
+            }
+            snippets.clear();
+        };
         for block in blocks(&read(&path)) {
             let place = format!("{name}:{}", block.line);
             let kind = block.language.as_str();
             if let Some(reason) = block.not_run {
                 not_run.push(format!("{place}: {reason}"));
                 continue;
+            }
+            if kind != "python" {
+                flush(&mut snippets, &mut wrong);
             }
             let answer = match kind {
                 "sh" => sandbox.shell(&block.text),
@@ -264,7 +276,12 @@ fn every_command_of_the_documents_runs() {
                     ran += 1;
                     continue;
                 }
-                _ if !generated && block.text.lines().any(is_command) => {
+                _ if !generated
+                    && block
+                        .text
+                        .lines()
+                        .any(|l| l.starts_with("$ ") || kind.is_empty() && is_command(l)) =>
+                {
                     Some("has a command: mark the block sh or console".to_owned())
                 }
                 _ => continue,
@@ -272,12 +289,7 @@ fn every_command_of_the_documents_runs() {
             ran += 1;
             wrong.extend(answer.map(|a| format!("{place}: {a}")));
         }
-        if let (Some(python), false) = (&python, snippets.is_empty()) {
-            let answer = sandbox.run(python, &["-c", &sandbox.real(&snippets)]);
-            if answer.code != 0 {
-                wrong.push(format!("{name}, Python: {}", answer.err));
-            }
-        }
+        flush(&mut snippets, &mut wrong);
     }
     eprintln!("{ran} blocks ran in {:.1} s, {} did not:", started.elapsed().as_secs_f64(), not_run.len());
     not_run.iter().for_each(|line| eprintln!("  {line}"));
@@ -388,8 +400,8 @@ fn bash_completes_commands_and_options() {
     std::fs::write(&script, print_of(&["completions", "bash"])).expect("written");
     let complete = |words: &str, at: usize| -> String {
         let text = format!(
-            "source {}; complete -p lambda-hat-mpi | grep -q -- '-F _lambda-hat-mpi' || exit 9\n\
-             COMP_WORDS=({words}); COMP_CWORD={at}; _lambda-hat-mpi lambda-hat-mpi \"${{COMP_WORDS[{at}]}}\" x\n\
+            "source {}; function=$(complete -p lambda-hat-mpi | sed -n 's/.* -F \\([^ ]*\\).*/\\1/p')\n\
+             COMP_WORDS=({words}); COMP_CWORD={at}; \"$function\" lambda-hat-mpi \"${{COMP_WORDS[{at}]}}\" x\n\
              echo \"${{COMPREPLY[@]}}\"",
             script.display()
         );
