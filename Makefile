@@ -25,7 +25,7 @@ N ?= 200
 torture: bootstrap
 	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test torture -- --ignored --nocapture
 
-.PHONY: run test build torture bench bench-schedule bench-tune accuracy lint doc clean bootstrap bootstrap-tests
+.PHONY: run test build install uninstall torture bench bench-schedule bench-tune accuracy lint doc clean bootstrap bootstrap-tests
 
 run: bootstrap build
 	$(MPIRUN_ENV) mpirun -n $(RANKS) $(BIN) config/quickstart.yaml
@@ -35,6 +35,27 @@ test: bootstrap-tests
 
 build: bootstrap
 	cargo build --release -j $(JOBS)
+
+# Program, manual pages, completions and licences below $(DESTDIR)$(PREFIX); `make build` comes first.
+PREFIX ?= /usr/local
+SHARE   = $(DESTDIR)$(PREFIX)/share
+
+install:
+	@test -x $(BIN) || { echo "$(BIN) is not there: run make build first" >&2; exit 3; }
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/lambda-hat-mpi
+	install -D -m 644 -t $(SHARE)/doc/lambda-hat-mpi LICENSE-MIT LICENSE-APACHE
+	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	$(BIN) man --outdir $(SHARE)/man/man1
+	$(BIN) completions bash >$(SHARE)/bash-completion/completions/lambda-hat-mpi
+	$(BIN) completions zsh >$(SHARE)/zsh/site-functions/_lambda-hat-mpi
+	$(BIN) completions fish >$(SHARE)/fish/vendor_completions.d/lambda-hat-mpi.fish
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/lambda-hat-mpi
+	rm -f $(SHARE)/man/man1/lambda-hat-mpi.1 $(SHARE)/man/man1/lambda-hat-mpi-*.1
+	rm -f $(SHARE)/bash-completion/completions/lambda-hat-mpi $(SHARE)/zsh/site-functions/_lambda-hat-mpi
+	rm -f $(SHARE)/fish/vendor_completions.d/lambda-hat-mpi.fish
+	rm -rf $(SHARE)/doc/lambda-hat-mpi
 
 accuracy: bootstrap
 	cargo bench -j $(JOBS) --bench accuracy

@@ -47,6 +47,13 @@ pub enum Command {
     Schema,
     /// Print version, arithmetic, libraries and presets
     Info,
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one a command
+    Man(ManArgs),
+    /// Print a page of the documentation that is made from the program
+    #[command(hide = true)]
+    Reference(ReferenceArgs),
 }
 
 /// No span of time is longer.
@@ -73,6 +80,34 @@ pub struct Common {
     /// Only warnings and the final table
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// The pages of `docs/reference`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum ReferenceOf {
+    Cli,
+    Configuration,
+}
+
+#[derive(Debug, Args)]
+pub struct ReferenceArgs {
+    /// Which page
+    #[arg(value_enum)]
+    pub of: ReferenceOf,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write a page of every command into this directory
+    #[arg(long, value_name = "DIR")]
+    pub outdir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -23,7 +23,9 @@ mod compare;
 mod diagnose;
 mod info;
 mod listing;
+mod manual;
 mod progress;
+mod reference;
 mod run;
 mod signals;
 mod slurm;
@@ -110,6 +112,9 @@ pub fn main() -> ExitCode {
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Schema) => info::schema(),
         Some(Command::Info) => info::info(),
+        Some(Command::Completions(args)) => manual::completions(&args),
+        Some(Command::Man(args)) => manual::man(&args),
+        Some(Command::Reference(args)) => reference::run(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -47,6 +47,11 @@ pub(super) fn embedded_names(kind: &str) -> impl Iterator<Item = &'static str> {
     EMBEDDED.iter().filter(move |(k, ..)| *k == kind).map(|(_, name, _)| *name)
 }
 
+/// The text of an embedded preset.
+pub(super) fn embedded_text(kind: &str, name: &str) -> Option<&'static str> {
+    EMBEDDED.iter().find(|(k, n, _)| *k == kind && *n == name).map(|(.., text)| *text)
+}
+
 /// Kind and name.
 type Id = (String, String);
 
@@ -156,8 +161,7 @@ impl Presets {
                 Err(error) => return Err((label, error)),
             }
         }
-        let found = EMBEDDED.iter().find(|(k, n, _)| *k == kind && *n == name);
-        Ok(found.map(|(k, n, text)| (format!("preset {k}/{n}").into(), (*text).to_owned())))
+        Ok(embedded_text(kind, name).map(|text| (format!("preset {kind}/{name}").into(), text.to_owned())))
     }
 }
 

@@ -11,6 +11,11 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 use super::disk::{self, Output, Temporary};
 
+/// The directory that `path` is in; of a bare name the current one.
+pub(super) fn dir_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes `path` and what is missing above it, durably.
 pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
     if path.is_dir() {
@@ -22,7 +27,7 @@ pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
     match disk::make_dir(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(e) => Err(StoreError::io("make the directory", path)(e)),
-        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
+        Ok(()) => sync_dir(dir_of(path)),
     }
 }
 
@@ -38,7 +43,7 @@ pub(super) fn write_file(
     mode: u32,
     fill: impl FnOnce(&mut Output<'_>) -> io::Result<()>,
 ) -> Result<(), StoreError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = dir_of(path);
     make_dir(dir)?;
     let write = || -> io::Result<()> {
         let temporary = Temporary::create(dir, mode)?;
@@ -51,7 +56,7 @@ pub(super) fn write_file(
 
 /// Puts `bytes` at `path`, whole or not at all as far as processes can see; a power cut may lose it.
 pub(super) fn write_volatile(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = dir_of(path);
     make_dir(dir)?;
     let write = || -> io::Result<()> {
         let temporary = Temporary::create(dir, 0o644)?;
@@ -114,7 +119,7 @@ pub struct Appender {
 impl Appender {
     /// Opens `path` for appending, made if missing; a last line without its end is cut off.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        make_dir(path.parent().unwrap_or(Path::new(".")))?;
+        make_dir(dir_of(path))?;
         let open = || -> io::Result<File> {
             let file = disk::open_append(path)?;
             let torn = locked(&file, || cut_torn_tail(&file, path))?;
