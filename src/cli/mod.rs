@@ -24,6 +24,7 @@ mod diagnose;
 mod info;
 mod listing;
 mod progress;
+mod promote;
 mod run;
 mod signals;
 mod slurm;
@@ -107,6 +108,7 @@ pub fn main() -> ExitCode {
         Some(Command::DiagnoseExperiment(args)) => diagnose::experiment(&args),
         Some(Command::DiagnoseTarget(args)) => diagnose::target(&args),
         Some(Command::DiagnoseTargets(args)) => diagnose::targets(&args),
+        Some(Command::Promote(args)) => promote::run(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Schema) => info::schema(),
         Some(Command::Info) => info::info(),
