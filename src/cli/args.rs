@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::promote::PromoteArgs;
 use crate::device::Arith;
+use crate::promote::gallery::Plot;
 
 /// Estimates the Local Learning Coefficient of trained models in bulk.
 ///
@@ -41,6 +43,8 @@ pub enum Command {
     DiagnoseTarget(DiagnoseTargetArgs),
     /// The same of all targets, or of those of an experiment
     DiagnoseTargets(DiagnoseTargetsArgs),
+    /// Figures of finished runs for others to see: galleries
+    Promote(PromoteArgs),
     /// How a sweep stands: units done and running, time left, slots
     Status(StatusArgs),
     /// Print the JSON Schema of experiment files, for editors
@@ -158,6 +162,12 @@ pub struct RunArgs {
     /// Exit with 1 when a verdict is `check`
     #[arg(long)]
     pub strict: bool,
+    /// At the end, diagnose and draw all runs and targets, and make a gallery in runs/promotion/NAME
+    #[arg(long)]
+    pub promote: bool,
+    /// Figures of that gallery [default: llc_comparison.png,running_llc.png,trace.png]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', requires = "promote")]
+    pub promote_plots: Vec<Plot>,
     /// The name that older scripts call `slurm submit --card` by
     #[arg(long, value_name = "CARD", hide = true)]
     pub parsl_card: Option<PathBuf>,
@@ -243,6 +253,14 @@ pub struct Spread {
     pub common: Common,
 }
 
+/// What is drawn.
+#[derive(Debug, Args)]
+pub struct Drawing {
+    /// Numbers alone, no pictures
+    #[arg(long)]
+    pub no_figures: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct DiagnoseArgs {
     /// Directory of the run: runs/targets/tgt_…/run_…
@@ -251,6 +269,8 @@ pub struct DiagnoseArgs {
     /// How much is worked out
     #[arg(long, value_enum, default_value_t = ModeArg::Full)]
     pub mode: ModeArg,
+    #[command(flatten)]
+    pub drawing: Drawing,
     #[command(flatten)]
     pub spread: Spread,
 }
@@ -267,6 +287,8 @@ pub struct DiagnoseExperimentArgs {
     #[arg(long, value_enum, default_value_t = ModeArg::Full)]
     pub mode: ModeArg,
     #[command(flatten)]
+    pub drawing: Drawing,
+    #[command(flatten)]
     pub spread: Spread,
 }
 
@@ -276,6 +298,8 @@ pub struct DiagnoseTargetArgs {
     #[arg(long, value_name = "TARGET")]
     pub target: String,
     #[command(flatten)]
+    pub drawing: Drawing,
+    #[command(flatten)]
     pub spread: Spread,
 }
 
@@ -284,6 +308,8 @@ pub struct DiagnoseTargetsArgs {
     /// Only targets of this experiment
     #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
     pub experiment: Option<String>,
+    #[command(flatten)]
+    pub drawing: Drawing,
     #[command(flatten)]
     pub spread: Spread,
 }

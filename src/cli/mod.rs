@@ -25,6 +25,7 @@ mod info;
 mod listing;
 mod manual;
 mod progress;
+mod promote;
 mod reference;
 mod run;
 mod signals;
@@ -109,6 +110,7 @@ pub fn main() -> ExitCode {
         Some(Command::DiagnoseExperiment(args)) => diagnose::experiment(&args),
         Some(Command::DiagnoseTarget(args)) => diagnose::target(&args),
         Some(Command::DiagnoseTargets(args)) => diagnose::targets(&args),
+        Some(Command::Promote(args)) => promote::run(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Schema) => info::schema(),
         Some(Command::Info) => info::info(),
