@@ -41,6 +41,8 @@ pub enum Command {
     DiagnoseTarget(DiagnoseTargetArgs),
     /// The same of all targets, or of those of an experiment
     DiagnoseTargets(DiagnoseTargetsArgs),
+    /// Figures and pages of what is on disk
+    Promote(PromoteArgs),
     /// How a sweep stands: units done and running, time left, slots
     Status(StatusArgs),
     /// Print the JSON Schema of experiment files, for editors
@@ -251,6 +253,33 @@ pub struct DiagnoseTargetsArgs {
     pub experiment: Option<String>,
     #[command(flatten)]
     pub spread: Spread,
+}
+
+#[derive(Debug, Args)]
+pub struct PromoteArgs {
+    #[command(subcommand)]
+    pub command: PromoteCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PromoteCommand {
+    /// One HTML file of an experiment: table of runs, figures, diagnoses, configurations, citation
+    Report(ReportArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Name of the experiment
+    #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
+    pub experiment: String,
+    /// Directory that <experiment>.html is written into
+    #[arg(long, value_name = "DIR")]
+    pub outdir: PathBuf,
+    /// Figures of every single run, however many runs there are
+    #[arg(long)]
+    pub all_figures: bool,
+    #[command(flatten)]
+    pub common: Common,
 }
 
 #[derive(Debug, Args)]

@@ -24,6 +24,7 @@ mod table;
 mod targets;
 mod tree;
 mod vi;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -39,3 +40,4 @@ pub use samplers::sampler_names;
 pub use schema::json_schema;
 pub use spec::*;
 pub use vi::*;
+pub use written::{written, yaml};

@@ -3,10 +3,12 @@
 //!
 //! [`RunsRoot`] reads the tree; [`compare_with_teacher`] looks at a target's student and teacher.
 
+mod report;
 mod runs;
 mod spread;
 mod teacher;
 
+pub use report::{MOST_WITH_FIGURES, Report, report};
 pub use runs::{
     ExperimentManifest, ExperimentRun, FoundRun, FoundTarget, Precision, Provenance, RunManifest, RunsRoot,
     TargetMeta, Timing, Trouble, UnitTime,
@@ -52,6 +54,12 @@ pub enum PromoteError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
+        why: String,
+    },
+    /// A page that cannot be put together: a mistake in its template.
+    #[error("the report cannot be put together ({why}): this is a bug of lambda-hat-mpi")]
+    Page {
+        /// What the template engine says.
         why: String,
     },
 }
