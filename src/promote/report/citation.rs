@@ -25,7 +25,8 @@ pub(super) fn bibtex(experiment: &str, day: &str, versions: &[String], runs: &[S
         fields.push(("year", escaped(day.get(..4).unwrap_or(day))));
     }
     fields.push(("note", escaped(&note)));
-    let lines: Vec<String> = fields.iter().map(|(name, value)| format!("  {name:<7} = {{{value}}}")).collect();
+    let lines: Vec<String> =
+        fields.iter().map(|(name, value)| format!("  {name:<7} = {{{value}}}")).collect();
     format!("@software{{lambda-hat-mpi-{key},\n{}\n}}\n", lines.join(",\n"))
 }
 

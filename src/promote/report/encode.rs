@@ -39,7 +39,8 @@ pub(super) fn sha256(message: &[u8]) -> [u8; 32] {
         for (word, constant) in w.iter().zip(&k) {
             let large1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
             let choice = e & f ^ !e & g;
-            let first = h.wrapping_add(large1).wrapping_add(choice).wrapping_add(*constant).wrapping_add(*word);
+            let first =
+                h.wrapping_add(large1).wrapping_add(choice).wrapping_add(*constant).wrapping_add(*word);
             let large0 = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
             let second = large0.wrapping_add(a & b ^ a & c ^ b & c);
             (h, g, f, e, d, c, b, a) = (g, f, e, d.wrapping_add(first), c, b, a, first.wrapping_add(second));

@@ -53,8 +53,7 @@ pub(super) fn of_run(series: &RunSeries) -> Vec<Picture> {
 
 /// Comparison of samplers, convergence, work-normalised variance.
 pub(super) fn of_samplers(label: &str, runs: &[RunSeries]) -> Vec<Picture> {
-    let figures =
-        [plot::comparison(label, runs), plot::convergence(label, runs), plot::wnv(label, runs)];
+    let figures = [plot::comparison(label, runs), plot::convergence(label, runs), plot::wnv(label, runs)];
     figures.into_iter().map(Picture::from).collect()
 }
 

@@ -180,11 +180,14 @@ fn page(
     order.sort_by_key(|i| rows[*i].state);
     let distrusted: Vec<&Row> = rows.iter().filter(|row| row.state != State::Ok).collect();
     let facts = [
-        ("finished", match (whens.first(), whens.last()) {
-            (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
-            (Some(only), _) => (*only).to_owned(),
-            _ => words::NONE.into(),
-        }),
+        (
+            "finished",
+            match (whens.first(), whens.last()) {
+                (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
+                (Some(only), _) => (*only).to_owned(),
+                _ => words::NONE.into(),
+            },
+        ),
         ("program", format!("lambda-hat-mpi {}", versions.join("; "))),
         ("arithmetic", distinct(made().map(|p| p.arithmetic.as_str())).join(", ")),
         ("hosts", distinct(made().flat_map(|p| p.hosts.iter().map(String::as_str))).join(", ")),

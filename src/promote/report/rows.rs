@@ -232,7 +232,8 @@ pub(super) fn settings_that_vary(subjects: &[Subject]) -> BTreeMap<String, Strin
     }
     let of_run = |run: &FoundRun| {
         let m = &run.manifest;
-        let varies = |key: &String| values.get(&(m.sampler.as_str(), key.clone())).is_some_and(|v| v.len() > 1);
+        let varies =
+            |key: &String| values.get(&(m.sampler.as_str(), key.clone())).is_some_and(|v| v.len() > 1);
         let mut said: Vec<String> = Vec::new();
         if m.precision.cast {
             said.push(m.precision.sampler.clone());
@@ -288,37 +289,41 @@ pub(super) fn lessons(subjects: &[Subject], rows: &[Row]) -> Vec<Lesson> {
         let posterior = subject.found.map(|run| canonical_json(&run.manifest.config["posterior"]));
         let target = subject.listed.target_id.as_str();
         // A run that is not there joins the first group of its target.
-        let place = groups.iter().position(|((t, p), _)| *t == target && posterior.as_ref().is_none_or(|q| q == p));
+        let place =
+            groups.iter().position(|((t, p), _)| *t == target && posterior.as_ref().is_none_or(|q| q == p));
         match place {
             Some(place) => groups[place].1.push(i),
             None => groups.push(((target, posterior.unwrap_or_default()), vec![i])),
         }
     }
     let several = |target: &str| groups.iter().filter(|((t, _), _)| *t == target).count() > 1;
-    groups.iter().map(|((target, _), members)| {
-        let ok: Vec<(usize, &Analysis)> = members
-            .iter()
-            .filter(|i| subjects[**i].state == State::Ok)
-            .filter_map(|i| Some((*i, subjects[*i].analysis()?)))
-            .collect();
-        let ranked = ok.iter().filter_map(|(i, a)| Some((*i, *a, a.wnv_fge.filter(|w| w.is_finite())?)));
-        let best = ranked.min_by(|a, b| a.2.total_cmp(&b.2)).map(|(i, a, wnv)| Best {
-            anchor: rows[i].anchor.clone(),
-            sampler: rows[i].sampler.clone(),
-            settings: rows[i].settings.clone(),
-            estimate: with_error(a.llc_mean, a.llc_mcse),
-            exact: if a.exact_llc.is_some() { number(a.exact_llc) } else { String::new() },
-            wnv: number(Some(wnv)),
-            work: whole(Some(work(a))),
-        });
-        let posterior = members.first().and_then(|i| subjects[*i].found).filter(|_| several(target));
-        Lesson {
-            target: rows[members[0]].target.clone(),
-            posterior: posterior.map(posterior_words).unwrap_or_default(),
-            best,
-            more: agreement(members.len(), &ok),
-        }
-    }).collect()
+    groups
+        .iter()
+        .map(|((target, _), members)| {
+            let ok: Vec<(usize, &Analysis)> = members
+                .iter()
+                .filter(|i| subjects[**i].state == State::Ok)
+                .filter_map(|i| Some((*i, subjects[*i].analysis()?)))
+                .collect();
+            let ranked = ok.iter().filter_map(|(i, a)| Some((*i, *a, a.wnv_fge.filter(|w| w.is_finite())?)));
+            let best = ranked.min_by(|a, b| a.2.total_cmp(&b.2)).map(|(i, a, wnv)| Best {
+                anchor: rows[i].anchor.clone(),
+                sampler: rows[i].sampler.clone(),
+                settings: rows[i].settings.clone(),
+                estimate: with_error(a.llc_mean, a.llc_mcse),
+                exact: if a.exact_llc.is_some() { number(a.exact_llc) } else { String::new() },
+                wnv: number(Some(wnv)),
+                work: whole(Some(work(a))),
+            });
+            let posterior = members.first().and_then(|i| subjects[*i].found).filter(|_| several(target));
+            Lesson {
+                target: rows[members[0]].target.clone(),
+                posterior: posterior.map(posterior_words).unwrap_or_default(),
+                best,
+                more: agreement(members.len(), &ok),
+            }
+        })
+        .collect()
 }
 
 fn posterior_words(run: &FoundRun) -> String {

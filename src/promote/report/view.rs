@@ -67,7 +67,8 @@ pub(super) fn place(found: &RunsRoot, dir: &Path) -> String {
     match below {
         Some(path) => path.display().to_string(),
         None => {
-            let parts: Vec<_> = dir.components().rev().take(2).map(|c| c.as_os_str().to_string_lossy()).collect();
+            let parts: Vec<_> =
+                dir.components().rev().take(2).map(|c| c.as_os_str().to_string_lossy()).collect();
             parts.into_iter().rev().collect::<Vec<_>>().join("/")
         }
     }
@@ -213,8 +214,7 @@ const LINES: [Line; 11] = [
 /// A diagnosis, with what the analysis adds to it.
 pub(super) fn diagnosis_view(diagnosis: &Diagnosis, run: &FoundRun) -> DiagnosisView {
     let list = |values: &[Option<f64>]| values.iter().map(|v| number(*v)).collect::<Vec<_>>().join(", ");
-    let mut facts =
-        vec![fact("chains × draws", format!("{} × {}", diagnosis.n_chains, diagnosis.n_draws))];
+    let mut facts = vec![fact("chains × draws", format!("{} × {}", diagnosis.n_chains, diagnosis.n_draws))];
     if let Some(energy) = &diagnosis.energy {
         facts.push(fact("E-BFMI of each chain", list(&energy.e_bfmi)));
     }

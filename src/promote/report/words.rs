@@ -99,7 +99,10 @@ pub(super) fn meaning(reason: &str) -> &'static str {
         ("drift", "the estimate still moves from the first half to the second: lengthen the warmup"),
         ("E-BFMI", "momentum is renewed too weakly to reach all energies: tails may be missed"),
         ("divergences", "the integrator failed in places: take smaller steps"),
-        ("size of the predicted bias", "the step is so large that it shifts the estimate: take smaller steps"),
+        (
+            "size of the predicted bias",
+            "the step is so large that it shifts the estimate: take smaller steps",
+        ),
         (
             "error of the control chain",
             "the check with half the step is too noisy to rule out a bias of the step size: draw more",
