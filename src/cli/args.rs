@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::promote::PromoteArgs;
 use crate::device::Arith;
+use crate::promote::gallery::Plot;
 
 /// Estimates the Local Learning Coefficient of trained models in bulk.
 ///
@@ -41,7 +43,7 @@ pub enum Command {
     DiagnoseTarget(DiagnoseTargetArgs),
     /// The same of all targets, or of those of an experiment
     DiagnoseTargets(DiagnoseTargetsArgs),
-    /// Figures and pages of what is on disk
+    /// Figures of finished runs for others to see: galleries and the report
     Promote(PromoteArgs),
     /// How a sweep stands: units done and running, time left, slots
     Status(StatusArgs),
@@ -125,6 +127,12 @@ pub struct RunArgs {
     /// Exit with 1 when a verdict is `check`
     #[arg(long)]
     pub strict: bool,
+    /// At the end, diagnose and draw all runs and targets, and make a gallery in runs/promotion/NAME
+    #[arg(long)]
+    pub promote: bool,
+    /// Figures of that gallery [default: llc_comparison.png,running_llc.png,trace.png]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', requires = "promote")]
+    pub promote_plots: Vec<Plot>,
     /// The name that older scripts call `slurm submit --card` by
     #[arg(long, value_name = "CARD", hide = true)]
     pub parsl_card: Option<PathBuf>,
@@ -210,6 +218,14 @@ pub struct Spread {
     pub common: Common,
 }
 
+/// What is drawn.
+#[derive(Debug, Args)]
+pub struct Drawing {
+    /// Numbers alone, no pictures
+    #[arg(long)]
+    pub no_figures: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct DiagnoseArgs {
     /// Directory of the run: runs/targets/tgt_…/run_…
@@ -218,6 +234,8 @@ pub struct DiagnoseArgs {
     /// How much is worked out
     #[arg(long, value_enum, default_value_t = ModeArg::Full)]
     pub mode: ModeArg,
+    #[command(flatten)]
+    pub drawing: Drawing,
     #[command(flatten)]
     pub spread: Spread,
 }
@@ -234,6 +252,8 @@ pub struct DiagnoseExperimentArgs {
     #[arg(long, value_enum, default_value_t = ModeArg::Full)]
     pub mode: ModeArg,
     #[command(flatten)]
+    pub drawing: Drawing,
+    #[command(flatten)]
     pub spread: Spread,
 }
 
@@ -242,6 +262,8 @@ pub struct DiagnoseTargetArgs {
     /// The target: its directory's name, id, URN, or the beginning of its id
     #[arg(long, value_name = "TARGET")]
     pub target: String,
+    #[command(flatten)]
+    pub drawing: Drawing,
     #[command(flatten)]
     pub spread: Spread,
 }
@@ -252,34 +274,9 @@ pub struct DiagnoseTargetsArgs {
     #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
     pub experiment: Option<String>,
     #[command(flatten)]
-    pub spread: Spread,
-}
-
-#[derive(Debug, Args)]
-pub struct PromoteArgs {
-    #[command(subcommand)]
-    pub command: PromoteCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum PromoteCommand {
-    /// One HTML file of an experiment: table of runs, figures, diagnoses, configurations, citation
-    Report(ReportArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct ReportArgs {
-    /// Name of the experiment
-    #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
-    pub experiment: String,
-    /// Directory that <experiment>.html is written into
-    #[arg(long, value_name = "DIR")]
-    pub outdir: PathBuf,
-    /// Figures of every single run, however many runs there are
-    #[arg(long)]
-    pub all_figures: bool,
+    pub drawing: Drawing,
     #[command(flatten)]
-    pub common: Common,
+    pub spread: Spread,
 }
 
 #[derive(Debug, Args)]

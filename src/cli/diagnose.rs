@@ -2,7 +2,7 @@
 //! themselves.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use comfy_table::CellAlignment::{Left, Right};
 use serde_json::{Value, json};
@@ -10,13 +10,12 @@ use serde_json::{Value, json};
 use super::args::{DiagnoseArgs, DiagnoseExperimentArgs, DiagnoseTargetArgs, DiagnoseTargetsArgs, Spread};
 use super::table::{name, note, number, table, unbroken, with_error};
 use super::{Quit, start_log};
-use crate::comm::{self, Comm};
-use crate::config::Id;
+use crate::comm;
 use crate::diagnostics::{Diagnosis, Mode, Quantity};
 use crate::promote::{
-    self, Files, FoundRun, FoundTarget, Job, PromoteError, RunsRoot, SpreadError, TargetDiagnosis, Trouble,
+    self, Batch, Files, FoundRun, FoundTarget, Outcome, PromoteError, RunsRoot, SpreadError, Subject,
+    TargetDiagnosis,
 };
-use crate::store::StoreError;
 
 /// Threads of a single process unless told otherwise.
 const MOST_THREADS: usize = 8;
@@ -38,17 +37,9 @@ impl From<SpreadError> for Quit {
     }
 }
 
-/// What is to be looked at.
-enum Subject {
-    Run(Box<FoundRun>),
-    Target(Box<FoundTarget>),
-}
-
-/// The subjects of a command, and what is known to be wrong already.
+/// What a command is about.
 struct Chosen {
-    subjects: Vec<Subject>,
-    troubles: Vec<Trouble>,
-    mode: Mode,
+    batch: Batch,
     /// Of a single run more is shown.
     in_detail: bool,
 }
@@ -64,12 +55,9 @@ pub fn run(args: &DiagnoseArgs) -> Result<u8, Quit> {
                 trouble.what
             ))
         })?;
-        Ok(Chosen {
-            subjects: vec![Subject::Run(Box::new(run))],
-            troubles,
-            mode: args.mode.into(),
-            in_detail: true,
-        })
+        let subjects = vec![Subject::Run(Box::new(run))];
+        let batch = Batch { subjects, troubles, mode: args.mode.into(), figures: !args.drawing.no_figures };
+        Ok(Chosen { batch, in_detail: true })
     })
 }
 
@@ -87,41 +75,17 @@ pub fn experiment(args: &DiagnoseExperimentArgs) -> Result<u8, Quit> {
                 known.join(", ")
             )));
         }
-        let wanted = |sampler: &String| args.samplers.is_empty() || args.samplers.contains(sampler);
-        let mut subjects = Vec::new();
-        let mut troubles = Vec::new();
-        for run in manifest.runs.iter().filter(|run| wanted(&run.sampler)) {
-            match found.run(&run.run_id) {
-                Some(there) => {
-                    troubles.extend(found.troubles().iter().filter(|t| t.dir == there.dir).cloned());
-                    subjects.push(Subject::Run(Box::new(there.clone())));
-                }
-                None if run.status == "done" => troubles.push(absent(&found, run)),
-                // A run that failed has no trace, which the sweep has told.
-                None => log::info!("run {} failed in the sweep and is passed over", run.run_id),
-            }
-        }
-        if subjects.is_empty() && troubles.is_empty() {
+        let wanted = |sampler: &str| args.samplers.is_empty() || args.samplers.iter().any(|s| s == sampler);
+        let mut batch = Batch::of_experiment(&found, &manifest, wanted, args.mode.into());
+        if batch.subjects.is_empty() && batch.troubles.is_empty() {
             return Err(Quit::Usage(format!(
                 "the experiment {} has no finished run{}",
                 args.experiment,
                 if args.samplers.is_empty() { "" } else { " of these samplers" }
             )));
         }
-        Ok(Chosen { subjects, troubles, mode: args.mode.into(), in_detail: false })
-    })
-}
-
-/// What is wrong with a run of an experiment that the tree does not have: its directory is damaged, or
-/// gone.
-fn absent(found: &RunsRoot, run: &promote::ExperimentRun) -> Trouble {
-    let digits: String = run.run_id.chars().take(8).collect();
-    let ending = format!("run_{}_{digits}", run.sampler);
-    let begins = |t: &&Trouble| t.dir.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&ending));
-    found.troubles().iter().find(begins).cloned().unwrap_or_else(|| {
-        let target: String = run.target_id.chars().take(12).collect();
-        let dir = found.home().join("runs/targets").join(format!("tgt_{target}")).join(ending);
-        Trouble::new(&dir, "the run's directory", "is missing")
+        batch.figures = !args.drawing.no_figures;
+        Ok(Chosen { batch, in_detail: false })
     })
 }
 
@@ -134,7 +98,8 @@ pub fn target(args: &DiagnoseTargetArgs) -> Result<u8, Quit> {
             let damaged = found.troubles().iter().find(|t| t.dir.ends_with(format!("tgt_{digits}")));
             if let Some(trouble) = damaged {
                 let troubles = vec![trouble.clone()];
-                return Ok(Chosen { subjects: Vec::new(), troubles, mode: Mode::Light, in_detail: false });
+                let batch = Batch { subjects: Vec::new(), troubles, mode: Mode::Light, figures: false };
+                return Ok(Chosen { batch, in_detail: false });
             }
             let known: Vec<String> = found.targets().iter().map(FoundTarget::name).collect();
             return Err(Quit::Usage(format!(
@@ -143,8 +108,8 @@ pub fn target(args: &DiagnoseTargetArgs) -> Result<u8, Quit> {
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
             )));
         };
-        let subjects = vec![Subject::Target(Box::new(target.clone()))];
-        Ok(Chosen { subjects, troubles: Vec::new(), mode: Mode::Light, in_detail: false })
+        let batch = Batch { figures: !args.drawing.no_figures, ..Batch::of_target(&found, target) };
+        Ok(Chosen { batch, in_detail: false })
     })
 }
 
@@ -152,33 +117,13 @@ pub fn target(args: &DiagnoseTargetArgs) -> Result<u8, Quit> {
 pub fn targets(args: &DiagnoseTargetsArgs) -> Result<u8, Quit> {
     job(&args.spread, || {
         let found = RunsRoot::open(&root(&args.spread))?;
-        let of_tree = |t: &&Trouble| t.file == "meta.json";
-        let mut troubles: Vec<Trouble> = found.troubles().iter().filter(of_tree).cloned().collect();
-        let mut targets: Vec<&FoundTarget> = found.targets().iter().collect();
-        if let Some(experiment) = &args.experiment {
-            let manifest = found.experiment(experiment)?;
-            let wanted: BTreeSet<&str> = manifest.runs.iter().map(|run| run.target_id.as_str()).collect();
-            targets.retain(|t| wanted.contains(t.meta.target_id.as_str()));
-            let of_these = |t: &Trouble| {
-                let dir = t.dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-                wanted.iter().any(|id| id.starts_with(dir.trim_start_matches("tgt_")))
-            };
-            troubles.retain(of_these);
-            for id in wanted {
-                let short: String = id.chars().take(12).collect();
-                let dir = found.home().join("runs/targets").join(format!("tgt_{short}"));
-                if found.target(id).is_none()
-                    && !troubles.iter().any(|t| t.dir.ends_with(format!("tgt_{short}")))
-                {
-                    troubles.push(Trouble::new(&dir, "the target's directory", "is missing"));
-                }
-            }
-        }
-        if targets.is_empty() && troubles.is_empty() {
+        let manifest = args.experiment.as_ref().map(|name| found.experiment(name)).transpose()?;
+        let batch = Batch::of_targets(&found, manifest.as_ref());
+        if batch.subjects.is_empty() && batch.troubles.is_empty() {
             return Err(Quit::Usage(format!("{} has no targets: run a sweep first", found.home().display())));
         }
-        let subjects = targets.into_iter().map(|t| Subject::Target(Box::new(t.clone()))).collect();
-        Ok(Chosen { subjects, troubles, mode: Mode::Light, in_detail: false })
+        let batch = Batch { figures: !args.drawing.no_figures, ..batch };
+        Ok(Chosen { batch, in_detail: false })
     })
 }
 
@@ -200,8 +145,9 @@ fn job(spread: &Spread, choose: impl FnOnce() -> Result<Chosen, Quit>) -> Result
         comm.barrier();
         return Ok(0);
     }
+    let threads = threads(spread, comm.size());
     let result = match choose() {
-        Ok(chosen) => match conduct(spread, comm, &chosen) {
+        Ok(chosen) => match chosen.batch.carry_out(comm, threads) {
             Ok(outcome) => Ok(report(spread, &chosen, outcome)),
             // The other ranks would wait for ever.
             Err(error) if comm.size() > 1 => {
@@ -216,120 +162,29 @@ fn job(spread: &Spread, choose: impl FnOnce() -> Result<Chosen, Quit>) -> Result
     result
 }
 
-/// What became of each subject, in order: its files, or none where that is told as a trouble.
-struct Outcome {
-    files: Vec<Option<Files>>,
-    troubles: Vec<Trouble>,
-    /// A disk that refused.
-    refused: Option<StoreError>,
-}
-
-fn conduct(spread: &Spread, comm: &mut dyn Comm, chosen: &Chosen) -> Result<Outcome, SpreadError> {
+fn threads(spread: &Spread, ranks: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-    let threads = spread.workers.map_or(if comm.size() > 1 { 1 } else { cores }, usize::from);
-    let mut files: Vec<Option<Files>> = chosen.subjects.iter().map(|_| None).collect();
-    let mut loading = Vec::new();
-    let mut working = Vec::new();
-    let mut refused = None;
-    let mut load = |index: usize| match chosen.subjects[index].load(chosen.mode) {
-        Ok(job) => Some(job),
-        Err(trouble) => {
-            loading.push(trouble);
-            None
-        }
-    };
-    let mut done = |index: usize, answer: Result<Files, String>| {
-        let subject = &chosen.subjects[index];
-        match answer {
-            Ok(made) => {
-                for (name, bytes) in &made {
-                    if let Err(error) = subject.write(name, bytes) {
-                        refused.get_or_insert(error);
-                    }
-                }
-                files[index] = Some(made);
-            }
-            Err(what) => working.push(Trouble::new(subject.dir(), subject.main_file(), what)),
-        }
-    };
-    promote::conduct(comm, threads, chosen.subjects.len(), &mut load, &mut done)?;
-    let mut troubles = chosen.troubles.clone();
-    for trouble in loading.into_iter().chain(working) {
-        if !troubles.iter().any(|t| t.dir == trouble.dir && t.file == trouble.file) {
-            troubles.push(trouble);
-        }
-    }
-    troubles.sort_by(|a, b| (&a.dir, &a.file).cmp(&(&b.dir, &b.file)));
-    Ok(Outcome { files, troubles, refused })
-}
-
-impl Subject {
-    fn dir(&self) -> &Path {
-        match self {
-            Subject::Run(run) => &run.dir,
-            Subject::Target(target) => &target.dir,
-        }
-    }
-
-    fn main_file(&self) -> &'static str {
-        match self {
-            Subject::Run(_) => "trace.nc",
-            Subject::Target(_) => "data.npz",
-        }
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        match self {
-            Subject::Run(run) => run.write(name, bytes),
-            Subject::Target(target) => target.write(name, bytes),
-        }
-    }
-
-    fn load(&self, mode: Mode) -> Result<Job, Trouble> {
-        let target = match self {
-            Subject::Run(run) => return Ok(Job::Run { trace: run.trace_bytes()?, mode }),
-            Subject::Target(target) => target,
-        };
-        let id = Id::from_hex(&target.meta.target_id).ok_or_else(|| {
-            Trouble::new(&target.dir, "meta.json", "is damaged (target_id has not 64 digits)")
-        })?;
-        let mut data = target.arrays("data.npz")?;
-        let mut params = target.arrays("params.npz")?;
-        let mut take = |file: &str, name: &str| {
-            let arrays = if file == "data.npz" { &mut data } else { &mut params };
-            arrays
-                .remove(name)
-                .and_then(|a| a.values.to_f64())
-                .ok_or_else(|| Trouble::new(&target.dir, file, format!("lacks the array {name}")))
-        };
-        Ok(Job::Target {
-            spec: Box::new(target.meta.config.clone()),
-            id: id.0,
-            x: take("data.npz", "X")?,
-            y: take("data.npz", "Y")?,
-            w: take("params.npz", "flat")?,
-        })
-    }
+    spread.workers.map_or(if ranks > 1 { 1 } else { cores }, usize::from)
 }
 
 /// Prints it all; the exit code.
 fn report(spread: &Spread, chosen: &Chosen, outcome: Outcome) -> u8 {
-    let Outcome { files, troubles, refused } = outcome;
+    let Outcome { records: files, figures, troubles, refused } = outcome;
     let runs: Vec<(&FoundRun, Diagnosis)> = each(chosen, &files, "diagnosis.json", |subject| match subject {
         Subject::Run(run) => Some(run.as_ref()),
-        Subject::Target(_) => None,
+        Subject::Target(..) => None,
     });
     let targets: Vec<(&FoundTarget, TargetDiagnosis)> =
         each(chosen, &files, "target.json", |subject| match subject {
-            Subject::Target(target) => Some(target.as_ref()),
+            Subject::Target(target, _) => Some(target.as_ref()),
             Subject::Run(_) => None,
         });
     let without: Vec<&FoundTarget> = chosen
+        .batch
         .subjects
         .iter()
-        .zip(&files)
-        .filter_map(|(subject, files)| match subject {
-            Subject::Target(target) if files.as_ref().is_some_and(Vec::is_empty) => Some(target.as_ref()),
+        .filter_map(|subject| match subject {
+            Subject::Target(target, _) if !target.has_teacher() => Some(target.as_ref()),
             _ => None,
         })
         .collect();
@@ -351,7 +206,8 @@ fn report(spread: &Spread, chosen: &Chosen, outcome: Outcome) -> u8 {
         let without: Vec<String> = without.iter().map(|t| t.meta.target_id.clone()).collect();
         say!(
             "{}",
-            json!({ "runs": runs, "targets": targets, "without_teacher": without, "troubles": troubles })
+            json!({ "runs": runs, "targets": targets, "without_teacher": without, "figures": figures,
+                "troubles": troubles })
         );
     } else {
         match (&runs[..], chosen.in_detail) {
@@ -365,6 +221,9 @@ fn report(spread: &Spread, chosen: &Chosen, outcome: Outcome) -> u8 {
         if !without.is_empty() {
             let names: Vec<String> = without.iter().map(|t| name(&t.meta.label)).collect();
             say!("{}", note(&format!("without a teacher to compare with: {}", names.join(", "))));
+        }
+        if figures > 0 {
+            say!("{}", note(&format!("{figures} figures, as PNG and SVG, in diagnostics/ beside them")));
         }
     }
     for trouble in &troubles {
@@ -388,7 +247,7 @@ fn each<'a, S, T: serde::de::DeserializeOwned>(
         let (_, bytes) = files.as_ref()?.iter().find(|(name, _)| name == file)?;
         serde_json::from_slice(bytes).ok()
     };
-    chosen.subjects.iter().zip(files).filter_map(|(s, f)| Some((pick(s)?, made(f)?))).collect()
+    chosen.batch.subjects.iter().zip(files).filter_map(|(s, f)| Some((pick(s)?, made(f)?))).collect()
 }
 
 fn or_dash(x: Option<f64>, shown: impl Fn(f64) -> String) -> String {

@@ -24,6 +24,7 @@ mod diagnose;
 mod info;
 mod listing;
 mod progress;
+mod promote;
 mod report;
 mod run;
 mod signals;
@@ -108,9 +109,7 @@ pub fn main() -> ExitCode {
         Some(Command::DiagnoseExperiment(args)) => diagnose::experiment(&args),
         Some(Command::DiagnoseTarget(args)) => diagnose::target(&args),
         Some(Command::DiagnoseTargets(args)) => diagnose::targets(&args),
-        Some(Command::Promote(args)) => match &args.command {
-            args::PromoteCommand::Report(args) => report::run(args),
-        },
+        Some(Command::Promote(args)) => promote::run(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Schema) => info::schema(),
         Some(Command::Info) => info::info(),

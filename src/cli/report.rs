@@ -2,13 +2,29 @@
 
 use std::path::PathBuf;
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::ReportArgs;
+use super::args::Common;
 use super::table::printable;
 use super::{Quit, start_log};
 use crate::promote::{self, RunsRoot};
 use crate::store::write_below;
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Name of the experiment
+    #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
+    pub experiment: String,
+    /// Directory that <experiment>.html is written into
+    #[arg(long, value_name = "DIR")]
+    pub outdir: PathBuf,
+    /// Figures of every single run, however many runs there are
+    #[arg(long)]
+    pub all_figures: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
 
 /// Writes `OUTDIR/<experiment>.html`. 1 where something of the experiment is damaged or missing.
 pub fn run(args: &ReportArgs) -> Result<u8, Quit> {

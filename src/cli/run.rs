@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::args::RunArgs;
 use super::progress::Display;
 use super::table::{name, note, number, seconds, table, unbroken, with_error};
-use super::{Quit, signals, start_log};
+use super::{Quit, promote, signals, start_log};
 use crate::comm::{self, Comm};
 use crate::config::{self, Execution, Experiment, LoadOptions};
 use crate::device::{Arith, fma_peak};
@@ -91,8 +91,14 @@ fn manage(args: &RunArgs, card: Option<&Path>, comm: &mut dyn Comm, signal: Arc<
     let slots = local_slots(args, card, comm.size());
     let result = match slots.and_then(|slots| Ok(prepare(args)?.map(|prepared| (slots, prepared)))) {
         Ok(Some((slots, prepared))) => {
-            let result = conduct(args, slots, &prepared, comm, signal);
+            let mut result = conduct(args, slots, &prepared, comm, signal);
             let lost_ranks = sweep::part(comm).unwrap_or(true);
+            if args.promote && matches!(result, Ok(code) if code != INTERRUPTED) {
+                let (root, name) = (prepared.store.root(), &prepared.plan.name);
+                let silent = args.common.quiet || args.common.json;
+                let whole = promote::after_sweep(root, name, &args.promote_plots, slots, silent);
+                result = result.map(|code| if whole { code } else { code.max(1) });
+            }
             return End { result, lost_ranks };
         }
         Ok(None) => Ok(0),

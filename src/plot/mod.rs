@@ -30,6 +30,7 @@ pub use data::{
 };
 pub use rank::rank;
 pub use run::{autocorr, energy, running_llc, trace};
+pub use scale::with_error;
 pub use study::{contour, optimization_history, parallel_coordinate, param_importance, pareto};
 pub use target::{comparison, convergence, wnv};
 pub use training::{loss_curve, pred_vs_teacher};

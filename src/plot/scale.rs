@@ -255,7 +255,7 @@ pub(super) fn figures(x: f64, figures: usize) -> String {
 }
 
 /// `mean ± error`, both to the second figure of the error.
-pub(super) fn with_error(mean: f64, error: f64) -> String {
+pub fn with_error(mean: f64, error: f64) -> String {
     if !(mean.is_finite() && error.is_finite() && error > 0.0 && mean != 0.0) {
         return format!("{} ± {}", figures(mean, 4), figures(error, 2));
     }

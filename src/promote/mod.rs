@@ -1,20 +1,25 @@
 //! What is made afterwards from what is on disk: diagnoses, galleries, the report. Nothing here
 //! samples, and nothing needs the store or the job that made the runs: a copied `runs/` tree is enough.
 //!
-//! [`RunsRoot`] reads the tree; [`compare_with_teacher`] looks at a target's student and teacher.
+//! [`RunsRoot`] reads the tree; a [`Batch`] of it is diagnosed and drawn into `diagnostics/`, and
+//! [`gallery`] copies chosen figures out.
 
+mod batch;
+pub mod figures;
+pub mod gallery;
 mod report;
 mod runs;
 mod spread;
 mod teacher;
 
+pub use batch::{Batch, Outcome, Subject};
 pub use report::{MOST_WITH_FIGURES, Report, report};
 pub use runs::{
     ExperimentManifest, ExperimentRun, FoundRun, FoundTarget, Precision, Provenance, RunManifest, RunsRoot,
     TargetMeta, Timing, Trouble, UnitTime,
 };
-pub use spread::{Files, Job, SpreadError, conduct, dismiss, serve};
-pub use teacher::{RowSet, TargetDiagnosis, compare_with_teacher};
+pub use spread::{Files, Job, Made, SpreadError, conduct, dismiss, serve};
+pub use teacher::{RowSet, Rows, TargetDiagnosis, compare_with_teacher};
 
 use std::path::PathBuf;
 

@@ -29,7 +29,7 @@ const MAX_JSON: u64 = 256 << 20;
 /// Largest trace or array file that is read.
 const MAX_FILE: u64 = 16 << 30;
 /// The remedy for most troubles.
-const AGAIN: &str =
+pub(super) const AGAIN: &str =
     "copy the directory again, or run the sweep again, which lays its files out from the store";
 
 /// Something that one directory lacks.
@@ -376,7 +376,7 @@ impl FoundRun {
     }
 
     /// What a later run is later by: finish time, and the id where two finished in one second.
-    fn age(&self) -> (&str, &str) {
+    pub(super) fn age(&self) -> (&str, &str) {
         (&self.manifest.provenance.when, &self.manifest.run_id)
     }
 
@@ -477,6 +477,11 @@ impl RunsRoot {
     /// What is damaged or missing, and where.
     pub fn troubles(&self) -> &[Trouble] {
         &self.troubles
+    }
+
+    /// Those of one directory.
+    pub fn troubles_in<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Trouble> {
+        self.troubles.iter().filter(move |trouble| trouble.dir == dir)
     }
 
     /// The target with this id.

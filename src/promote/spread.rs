@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::compare_with_teacher;
+use super::Rows;
+use super::figures::{self, RunCard, Sheet, TargetCard};
+use super::runs::AGAIN;
 use crate::comm::{Comm, CommError, catch_panic};
-use crate::config::TargetSpec;
 use crate::diagnostics::{Mode, diagnose};
 use crate::io::netcdf;
+use crate::plot::Figure;
 
 /// Time between two looks for answers.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -25,26 +27,51 @@ pub enum Job {
     Run {
         /// The bytes of `trace.nc`, their hash checked.
         trace: Vec<u8>,
-        /// How much.
+        /// How much, and which figures.
         mode: Mode,
+        /// What figures say beside the draws; without it there are none.
+        card: Option<Box<RunCard>>,
     },
-    /// Compares a target's student with its teacher.
+    /// Compares a target's student with its teacher, and the runs on it with each other.
     Target {
-        /// Resolved configuration of the target.
-        spec: Box<TargetSpec>,
-        /// Its id.
-        id: [u8; 32],
-        /// Rows × inputs.
-        x: Vec<f64>,
-        /// Rows × outputs.
-        y: Vec<f64>,
-        /// Parameters.
-        w: Vec<f64>,
+        /// Rows and parameters, where they can be read.
+        rows: Option<Box<Rows>>,
+        /// What figures say of the target; without it there are none.
+        card: Option<Box<TargetCard>>,
+        /// What figures say of each run, and the bytes of its `trace.nc`.
+        traces: Vec<(RunCard, Vec<u8>)>,
     },
 }
 
 /// Files for a directory's `diagnostics/`, by name.
 pub type Files = Vec<(String, Vec<u8>)>;
+
+/// What a job made.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Made {
+    /// The files.
+    pub files: Files,
+    /// What could not be made: the file, what is wrong with it, what to do.
+    pub problems: Vec<(String, String, String)>,
+}
+
+impl Made {
+    /// Adds figures as PNG and SVG.
+    fn draw(&mut self, figures: &[Figure]) {
+        for figure in figures {
+            let file = |ending: &str| format!("{}.{ending}", figure.name().stem());
+            match figure.png() {
+                Ok(png) => self.files.push((file("png"), png)),
+                Err(error) => self.problems.push((
+                    format!("diagnostics/{}", file("png")),
+                    format!("cannot be made ({error})"),
+                    "the SVG beside it shows the same; free memory and try again".into(),
+                )),
+            }
+            self.files.push((file("svg"), figure.svg().as_bytes().to_vec()));
+        }
+    }
+}
 
 /// What ends the whole of the work.
 #[derive(Debug, thiserror::Error)]
@@ -58,32 +85,58 @@ pub enum SpreadError {
 }
 
 impl Job {
-    /// Does it, on at most `threads` threads. A run gives `diagnosis.json`; a target `target.json` and
-    /// `predictions.npz`, or nothing where it has no teacher.
+    /// Does it, on at most `threads` threads. A run gives `diagnosis.json` and its figures; a target
+    /// figures, and `target.json` and `predictions.npz` where it has a teacher.
     ///
     /// # Errors
     /// What is wrong, in words that go on from the name of the file or directory.
-    pub fn work(self, threads: usize) -> Result<Files, String> {
+    pub fn work(self, threads: usize) -> Result<Made, String> {
         catch_panic(move || self.attempt(threads))
             .unwrap_or_else(|panic| Err(format!("made a bug show: {}", panic.message)))
     }
 
-    fn attempt(self, threads: usize) -> Result<Files, String> {
+    fn attempt(self, threads: usize) -> Result<Made, String> {
+        let mut made = Made::default();
         match self {
-            Job::Run { trace: bytes, mode } => {
+            Job::Run { trace: bytes, mode, card } => {
                 let (trace, _) = netcdf::read_trace(&bytes).map_err(|e| format!("is damaged ({e})"))?;
                 // A long trace is large twice over.
                 drop(bytes);
-                Ok(vec![("diagnosis.json".into(), pretty(&diagnose(&trace, mode, threads))?)])
+                made.files.push(("diagnosis.json".into(), pretty(&diagnose(&trace, mode, threads))?));
+                if let Some(card) = card {
+                    made.draw(&card.figures(&trace, figures::of_mode(mode)));
+                }
             }
-            Job::Target { spec, id, x, y, w } => match compare_with_teacher(&spec, id, &x, &y, &w)? {
-                Some((diagnosis, predictions)) => Ok(vec![
-                    ("target.json".into(), pretty(&diagnosis)?),
-                    ("predictions.npz".into(), predictions),
-                ]),
-                None => Ok(Vec::new()),
-            },
+            Job::Target { rows, card, traces } => {
+                let compared = rows.map_or(Ok(None), |rows| rows.compare());
+                let mut predictions = None;
+                match compared {
+                    Ok(Some((diagnosis, bytes))) => {
+                        made.files.push(("target.json".into(), pretty(&diagnosis)?));
+                        predictions = Some(bytes);
+                    }
+                    Ok(None) => {}
+                    // Without figures there is nothing else to make.
+                    Err(what) if card.is_none() => return Err(what),
+                    Err(what) => made.problems.push(("data.npz".into(), what, AGAIN.into())),
+                }
+                if let Some(card) = card {
+                    let mut sheets = Vec::new();
+                    for (card, bytes) in traces {
+                        let sampler = card.sampler.clone();
+                        match Sheet::read(card, &bytes) {
+                            Ok(sheet) => sheets.push(sheet),
+                            Err(what) => {
+                                made.problems.push((format!("trace.nc of {sampler}"), what, AGAIN.into()))
+                            }
+                        }
+                    }
+                    made.draw(&card.figures(&sheets, predictions.as_deref(), &figures::TARGET_FIGURES));
+                }
+                made.files.extend(predictions.map(|bytes| ("predictions.npz".to_owned(), bytes)));
+            }
         }
+        Ok(made)
     }
 }
 
@@ -106,14 +159,14 @@ pub fn conduct(
     threads: usize,
     count: usize,
     load: &mut dyn FnMut(usize) -> Option<Job>,
-    done: &mut dyn FnMut(usize, Result<Files, String>),
+    done: &mut dyn FnMut(usize, Result<Made, String>),
 ) -> Result<(), SpreadError> {
     let threads = threads.max(1);
     let here = if comm.size() > 1 { threads } else { threads.min(count.max(1)) };
     // Threads that have no job of their own help with those of the others.
     let each = (threads / here).max(1);
     let (give, take) = mpsc::channel::<(usize, Job)>();
-    let (answer, answers) = mpsc::channel::<(usize, Result<Files, String>)>();
+    let (answer, answers) = mpsc::channel::<(usize, Result<Made, String>)>();
     let take = Mutex::new(take);
     std::thread::scope(|scope| {
         let mut free_here = 0;

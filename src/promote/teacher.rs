@@ -1,8 +1,11 @@
 //! A target's student against its teacher: losses, fits, and pairs of predictions for a scatter.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Loss, Network, Problem, TargetSpec};
+use super::{FoundTarget, Trouble};
+use crate::config::{Id, Loss, Network, Problem, TargetSpec};
 use crate::io::npz::{self, Array, Values};
 use crate::target::{NetworkPotential, Potential, Reference, Teacher};
 
@@ -37,6 +40,63 @@ pub struct RowSet {
     pub teacher_r2: Option<f64>,
     /// The same of the student with the teacher's outputs in place of y: 1 where it has found it.
     pub student_r2_of_teacher: Option<f64>,
+}
+
+/// A target's rows and parameters: all that a comparison needs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rows {
+    /// Resolved configuration of the target.
+    pub spec: TargetSpec,
+    /// Its id.
+    pub id: [u8; 32],
+    /// Rows × inputs.
+    pub x: Vec<f64>,
+    /// Rows × outputs.
+    pub y: Vec<f64>,
+    /// Parameters.
+    pub w: Vec<f64>,
+}
+
+impl Rows {
+    /// [`compare_with_teacher`] of these.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compare(&self) -> Result<Option<(TargetDiagnosis, Vec<u8>)>, String> {
+        compare_with_teacher(&self.spec, self.id, &self.x, &self.y, &self.w)
+    }
+}
+
+impl FoundTarget {
+    /// Whether it has a teacher to be compared with.
+    pub fn has_teacher(&self) -> bool {
+        self.id().is_ok_and(|id| Teacher::of(&self.meta.config, id.0).is_some())
+    }
+
+    fn id(&self) -> Result<Id, Trouble> {
+        Id::from_hex(&self.meta.target_id)
+            .ok_or_else(|| Trouble::new(&self.dir, "meta.json", "is damaged (target_id has not 64 digits)"))
+    }
+
+    /// Rows and parameters, from `data.npz` and `params.npz`.
+    ///
+    /// # Errors
+    /// The [`Trouble`] with one of them, or with the id in `meta.json`.
+    pub fn rows(&self) -> Result<Rows, Trouble> {
+        let id = self.id()?.0;
+        let (mut data, mut params) = (self.arrays("data.npz")?, self.arrays("params.npz")?);
+        let taken = |arrays: &mut BTreeMap<String, Array>, file: &str, name: &str| {
+            let values = arrays.remove(name).and_then(|array| array.values.to_f64());
+            values.ok_or_else(|| Trouble::new(&self.dir, file, format!("lacks the array {name}")))
+        };
+        Ok(Rows {
+            spec: self.meta.config.clone(),
+            id,
+            x: taken(&mut data, "data.npz", "X")?,
+            y: taken(&mut data, "data.npz", "Y")?,
+            w: taken(&mut params, "params.npz", "flat")?,
+        })
+    }
 }
 
 /// Compares student and teacher. `x` (rows × inputs) and `y` (rows × outputs) are the training rows, `w`
@@ -89,12 +149,17 @@ pub fn compare_with_teacher(
     }
     let named: Vec<(&str, Array)> = arrays.iter().map(|(n, a)| (n.as_str(), a.clone())).collect();
     let predictions = npz::write(&named).map_err(|e| e.to_string())?;
-    let loss = match problem.loss {
-        Loss::Mse => "mse",
-        Loss::TRegression { .. } => "t_regression",
-    };
+    let loss = name_of(&problem.loss);
     let [train, test] = sets.try_into().map_err(|_| "two sets of rows were expected".to_owned())?;
     Ok(Some((TargetDiagnosis { loss: loss.into(), train, test }, predictions)))
+}
+
+/// A loss as files and figures name it.
+pub(super) fn name_of(loss: &Loss) -> &'static str {
+    match loss {
+        Loss::Mse => "mse",
+        Loss::TRegression { .. } => "t_regression",
+    }
 }
 
 fn row_set(

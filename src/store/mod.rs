@@ -66,7 +66,7 @@ pub use objects::ObjectState;
 pub use refs::{RUN, Ref, Status, TARGET};
 pub use remove::Removed;
 pub use repair::Repaired;
-pub use tree::{build_log, experiment_manifest, results_path, run_log, write_below};
+pub use tree::{build_log, experiment_manifest, results_path, run_log, write_below, write_out};
 pub use verify::{Unreadable, VerifyReport};
 
 /// An open root. Cheap calls, safe to share between threads; the lock on the root lasts until it

@@ -133,6 +133,14 @@ pub fn write_below(dir: &Path, name: &Path, bytes: &[u8]) -> Result<(), StoreErr
     write_bytes(&dir.join(name), COPY_MODE, bytes)
 }
 
+/// Puts `bytes` into the file `path` that a user named, whole or not at all; makes its directory.
+///
+/// # Errors
+/// [`StoreError::Io`] where the disk refuses.
+pub fn write_out(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    write_bytes(path, COPY_MODE, bytes)
+}
+
 /// `results/<name>`, such as `dev.h5` or `llc_runs.parquet`.
 pub fn results_path(name: &str) -> Result<PathBuf, StoreError> {
     let path = Path::new("results").join(name);

@@ -16,13 +16,13 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Value};
 use serde_json::json;
 
-use self::figures::{Picture, of_run, of_samplers, of_training, series};
+use self::figures::Picture;
 use self::rows::{COLUMNS, Row, State, Subject, failure, lessons, settings_that_vary, short};
 use self::view::{TargetView, diagnosis_view, distinct, run_view, target_config, target_facts};
 use self::words::count;
+use super::figures::{RUN_FIGURES, RunCard, TARGET_FIGURES, setting_names, target_figures};
 use super::{FoundRun, PromoteError, RunsRoot, Trouble};
 use crate::diagnostics::{Mode, diagnose};
-use crate::trace::Trace;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -102,37 +102,38 @@ fn target_view(
         let known = found.troubles().iter().find(|t| t.dir.file_name() == dir.file_name()).cloned();
         troubles.push(known.unwrap_or_else(|| Trouble::new(&dir, "the target's directory", "is missing")));
     }
+    let runs: Vec<&FoundRun> = members.iter().filter_map(|i| subjects[*i].found).collect();
+    let mut names = setting_names(&runs).into_iter();
     let mut views = Vec::new();
-    let mut traces: Vec<(&FoundRun, Trace)> = Vec::new();
+    let mut lacking = Vec::new();
     for i in members {
         let mut view = run_view(found, experiment, i, &subjects[i], target);
         if let Some(run) = subjects[i].found {
+            let sampler = names.next().unwrap_or_default();
             match run.load_trace() {
                 Ok(trace) => {
                     let mode = if with_figures { Mode::Full } else { Mode::Light };
                     view.diagnosis = Some(diagnosis_view(&diagnose(&trace, mode, 1), run));
-                    if let Some(series) = series(run, &label, &trace).filter(|_| with_figures) {
-                        view.pictures = of_run(&series);
+                    if with_figures {
+                        let figures = RunCard { sampler, ..RunCard::of(run) }.figures(&trace, &RUN_FIGURES);
+                        view.pictures = figures.into_iter().map(Picture::from).collect();
                     }
-                    traces.push((run, trace));
                 }
-                Err(trouble) if !troubles.iter().any(|t| t.dir == trouble.dir && t.file == trouble.file) => {
-                    troubles.push(trouble);
-                }
-                Err(_) => {}
+                Err(trouble) => lacking.push(trouble),
             }
         }
         views.push(view);
     }
-    let shown: Vec<_> = traces.iter().filter_map(|(run, trace)| series(run, &label, trace)).collect();
-    let mut pictures: Vec<Picture> = match shown.is_empty() {
-        true => Vec::new(),
-        false => of_samplers(&label, &shown),
-    };
+    let mut pictures = Vec::new();
     if let Some(target) = target {
-        let (of_target, trouble) = of_training(target);
-        pictures.extend(of_target);
-        troubles.extend(trouble);
+        let (drawn, others) = target_figures(target, &runs, &TARGET_FIGURES);
+        pictures.extend(drawn.into_iter().map(Picture::from));
+        lacking.extend(others);
+    }
+    for trouble in lacking {
+        if !troubles.iter().any(|t| t.dir == trouble.dir && t.file == trouble.file) {
+            troubles.push(trouble);
+        }
     }
     TargetView {
         anchor: format!("tgt-{}", short(id, 12)),
@@ -144,7 +145,6 @@ fn target_view(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call; each is a part of the page")]
 fn page(
     found: &RunsRoot,
     experiment: &str,
