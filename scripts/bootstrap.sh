@@ -33,6 +33,11 @@ packages=(
 if [ "$tests" = yes ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
   packages+=("python3:reads our files in the tests" "python3-venv:its environment")
 fi
+# Ubuntu has no such package (its chromium is a snap): the test of the report is skipped there, and says so.
+if [ "$tests" = yes ] && ! command -v chromium-headless-shell chromium google-chrome chrome >/dev/null \
+  && apt-cache show chromium-headless-shell >/dev/null 2>&1; then
+  packages+=("chromium-headless-shell:shows the report in its test (about 100 MB to fetch)")
+fi
 
 missing=()
 for entry in "${packages[@]}"; do

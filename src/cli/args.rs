@@ -43,7 +43,7 @@ pub enum Command {
     DiagnoseTarget(DiagnoseTargetArgs),
     /// The same of all targets, or of those of an experiment
     DiagnoseTargets(DiagnoseTargetsArgs),
-    /// Figures of finished runs for others to see: galleries
+    /// Figures of finished runs for others to see: galleries and the report
     Promote(PromoteArgs),
     /// How a sweep stands: units done and running, time left, slots
     Status(StatusArgs),

@@ -24,7 +24,9 @@ impl From<PromoteError> for Quit {
     fn from(e: PromoteError) -> Self {
         match e {
             PromoteError::NoRuns { .. } | PromoteError::NoExperiment { .. } => Quit::Usage(e.to_string()),
-            PromoteError::List { .. } | PromoteError::Experiment { .. } => Quit::Environment(e.to_string()),
+            PromoteError::List { .. } | PromoteError::Experiment { .. } | PromoteError::Page { .. } => {
+                Quit::Environment(e.to_string())
+            }
         }
     }
 }

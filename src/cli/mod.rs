@@ -27,6 +27,7 @@ mod manual;
 mod progress;
 mod promote;
 mod reference;
+mod report;
 mod run;
 mod signals;
 mod slurm;

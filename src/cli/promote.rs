@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::args::Common;
+use super::report::{self, ReportArgs};
 use super::table::note;
 use super::{Quit, start_log};
 use crate::comm::SoloComm;
@@ -36,6 +37,8 @@ pub enum PromoteCommand {
     Gallery(GalleryArgs),
     /// A figure of one run
     Single(SingleArgs),
+    /// One HTML file of an experiment: table of runs, figures, diagnoses, configurations, citation
+    Report(ReportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -81,6 +84,7 @@ pub fn run(args: &PromoteArgs) -> Result<u8, Quit> {
     match &args.command {
         PromoteCommand::Gallery(args) => of_tree(args),
         PromoteCommand::Single(args) => of_run(args),
+        PromoteCommand::Report(args) => report::run(args),
     }
 }
 

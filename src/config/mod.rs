@@ -26,6 +26,7 @@ mod targets;
 mod tree;
 pub mod tune;
 mod vi;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -42,3 +43,4 @@ pub use samplers::sampler_names;
 pub use schema::{json_schema, tune_json_schema};
 pub use spec::*;
 pub use vi::*;
+pub use written::{written, yaml};

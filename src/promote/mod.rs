@@ -7,11 +7,13 @@
 mod batch;
 pub mod figures;
 pub mod gallery;
+mod report;
 mod runs;
 mod spread;
 mod teacher;
 
 pub use batch::{Batch, Outcome, Subject};
+pub use report::{MOST_WITH_FIGURES, Report, report};
 pub use runs::{
     ExperimentManifest, ExperimentRun, FoundRun, FoundTarget, Precision, Provenance, RunManifest, RunsRoot,
     TargetMeta, Timing, Trouble, UnitTime,
@@ -57,6 +59,12 @@ pub enum PromoteError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
+        why: String,
+    },
+    /// A page that cannot be put together: a mistake in its template.
+    #[error("the report cannot be put together ({why}): this is a bug of lambda-hat-mpi")]
+    Page {
+        /// What the template engine says.
         why: String,
     },
 }
