@@ -211,7 +211,7 @@ impl Sandbox {
     fn yaml(&self, text: &str) -> Option<String> {
         std::fs::write(self.dir.path().join("block.yaml"), text).expect("written");
         let ran = self.run(program(), &["block.yaml", "--dry-run"]);
-        (ran.code != 0).then(|| ran.err)
+        (ran.code != 0).then_some(ran.err)
     }
 }
 

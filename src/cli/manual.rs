@@ -18,6 +18,14 @@ const PROGRAM: &str = "lambda-hat-mpi";
 pub fn completions(args: &CompletionsArgs) -> Result<u8, Quit> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), PROGRAM, &mut text);
+    if args.shell == clap_complete::Shell::Bash {
+        // clap_complete 4.6 spells the hyphens of the program's name in one way where it sets the command, and in
+        // another where it asks for it, so that nothing below a command would be completed.
+        let name = PROGRAM.replace('-', "__");
+        let other = PROGRAM.replace('-', "__subcmd__");
+        text =
+            String::from_utf8_lossy(&text).replace(&format!("{other}__"), &format!("{name}__")).into_bytes();
+    }
     print(&text);
     Ok(0)
 }
