@@ -190,9 +190,9 @@ fn a_gallery_shows_the_newest_run_of_each_sampler_by_its_manifest() {
     };
     let (shorter, longer) = (old(200), old(260));
     assert_eq!(shorter.manifest.target_id, found.runs()[0].manifest.target_id);
-    let touched =
-        Command::new("touch").arg(shorter.dir.join("manifest.json")).arg(shorter.dir.join("trace.nc"));
-    assert!({ touched }.status().expect("touch").success());
+    let mut touch = Command::new("touch");
+    touch.arg(shorter.dir.join("manifest.json")).arg(shorter.dir.join("trace.nc"));
+    assert!(touch.status().expect("touch is there").success());
     let again = gallery(root, &images, &["--snippet-out", &page_name, "--samplers", "hmc"]);
     assert_eq!(again.code, 0, "{again:?}");
     let ids = |report: &Value| -> Vec<String> {
