@@ -236,11 +236,13 @@ fn galleries_and_single_figures_have_every_plot() {
         assert_eq!(ran.code, 0, "{plot}: {ran:?}");
         let label = &found.runs()[0].manifest.target;
         let trained = found.target(&found.runs()[0].manifest.target_id).is_some_and(|t| t.has_teacher());
-        for (name, bytes) in pictures(&one) {
-            assert_eq!(pictures(&out.path().join(plot)).get(&name), Some(&bytes), "{}", name.display());
+        // Where there is nothing to draw there is no directory either.
+        let made = if one.is_dir() { pictures(&one) } else { BTreeMap::new() };
+        for (name, bytes) in &made {
+            assert_eq!(pictures(&out.path().join(plot)).get(name), Some(bytes), "{}", name.display());
         }
         let expected = usize::from(!TRAINED.contains(&plot) || trained);
-        assert_eq!(pictures(&one).len(), expected, "{plot} of {label}");
+        assert_eq!(made.len(), expected, "{plot} of {label}");
     }
     // A run that was copied away alone.
     let copy = tempfile::tempdir().expect("a temporary directory");
