@@ -190,9 +190,9 @@ fn a_gallery_shows_the_newest_run_of_each_sampler_by_its_manifest() {
     };
     let (shorter, longer) = (old(200), old(260));
     assert_eq!(shorter.manifest.target_id, found.runs()[0].manifest.target_id);
-    let touched =
-        Command::new("touch").arg(shorter.dir.join("manifest.json")).arg(shorter.dir.join("trace.nc"));
-    assert!({ touched }.status().expect("touch").success());
+    let mut touch = Command::new("touch");
+    touch.arg(shorter.dir.join("manifest.json")).arg(shorter.dir.join("trace.nc"));
+    assert!(touch.status().expect("touch is there").success());
     let again = gallery(root, &images, &["--snippet-out", &page_name, "--samplers", "hmc"]);
     assert_eq!(again.code, 0, "{again:?}");
     let ids = |report: &Value| -> Vec<String> {
@@ -236,11 +236,13 @@ fn galleries_and_single_figures_have_every_plot() {
         assert_eq!(ran.code, 0, "{plot}: {ran:?}");
         let label = &found.runs()[0].manifest.target;
         let trained = found.target(&found.runs()[0].manifest.target_id).is_some_and(|t| t.has_teacher());
-        for (name, bytes) in pictures(&one) {
-            assert_eq!(pictures(&out.path().join(plot)).get(&name), Some(&bytes), "{}", name.display());
+        // Where there is nothing to draw there is no directory either.
+        let made = if one.is_dir() { pictures(&one) } else { BTreeMap::new() };
+        for (name, bytes) in &made {
+            assert_eq!(pictures(&out.path().join(plot)).get(name), Some(bytes), "{}", name.display());
         }
         let expected = usize::from(!TRAINED.contains(&plot) || trained);
-        assert_eq!(pictures(&one).len(), expected, "{plot} of {label}");
+        assert_eq!(made.len(), expected, "{plot} of {label}");
     }
     // A run that was copied away alone.
     let copy = tempfile::tempdir().expect("a temporary directory");

@@ -226,8 +226,9 @@ pub fn energy(run: &RunSeries) -> Figure {
     let (of_draws, of_steps) = (Stroke::new(color(0), 2.4), Stroke::new(color(1), 2.4).dash(dash(1)));
     page.legend(&[
         (Sample::Area(of_draws), "energy − its mean".into()),
-        (Sample::Area(of_steps), format!("change from draw to draw  ({fraction})")),
+        (Sample::Area(of_steps), "change from draw to draw".into()),
     ]);
+    page.note(format!("{fraction}; below 0.3 the draws explore too slowly."));
     let x = Scale::around(marginal.iter().chain(&steps).map(|p| p.0), 0.0);
     let highest = marginal.iter().chain(&steps).map(|p| p.1).fold(0.0, f64::max);
     let body = page.body();

@@ -108,7 +108,11 @@ impl Canvas {
         )
     }
 
+    /// One that has no area, as numbers are written, is left out: readers of SVG complain of it.
     pub fn rect(&mut self, r: Rect, fill: &str, opacity: f64) {
+        if number(r.w.max(0.0)) == "0" || number(r.h.max(0.0)) == "0" {
+            return;
+        }
         self.body.push_str("<rect");
         for (name, value) in [("x", r.x), ("y", r.y), ("width", r.w.max(0.0)), ("height", r.h.max(0.0))] {
             self.attribute(name, value);
