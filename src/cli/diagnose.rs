@@ -47,15 +47,20 @@ struct Chosen {
 /// `diagnose --run-dir D`
 pub fn run(args: &DiagnoseArgs) -> Result<u8, Quit> {
     job(&args.spread, || {
-        let (run, troubles) = FoundRun::at(&args.run_dir).map_err(|trouble| {
-            Quit::Usage(format!(
-                "--run-dir {}: {} {}; name a directory run_… of the runs/ tree",
-                args.run_dir.display(),
-                trouble.file,
-                trouble.what
-            ))
-        })?;
-        let subjects = vec![Subject::Run(Box::new(run))];
+        let is_run = args.run_dir.file_name().is_some_and(|n| n.to_string_lossy().starts_with("run_"));
+        let (subjects, troubles) = match FoundRun::at(&args.run_dir) {
+            Ok((run, troubles)) => (vec![Subject::Run(Box::new(run))], troubles),
+            // A run, but damaged.
+            Err(trouble) if is_run && args.run_dir.is_dir() => (Vec::new(), vec![trouble]),
+            Err(trouble) => {
+                return Err(Quit::Usage(format!(
+                    "--run-dir {}: {} {}; name a directory run_… of the runs/ tree",
+                    args.run_dir.display(),
+                    trouble.file,
+                    trouble.what
+                )));
+            }
+        };
         let batch = Batch { subjects, troubles, mode: args.mode.into(), figures: !args.drawing.no_figures };
         Ok(Chosen { batch, in_detail: true })
     })
@@ -388,6 +393,7 @@ fn print_targets(targets: &[(&FoundTarget, TargetDiagnosis)]) {
         ("of teacher", Right),
     ]);
     unbroken(&mut shown, 0);
+    unbroken(&mut shown, 1);
     for (target, diagnosis) in targets {
         for (which, set) in [("train", &diagnosis.train), ("test", &diagnosis.test)] {
             let r2 = |x: Option<f64>| or_dash(x, |x| format!("{x:.4}"));

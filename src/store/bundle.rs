@@ -345,6 +345,34 @@ impl Bundle {
         Ok(bundle)
     }
 
+    /// Shows every object that a ref names: the file's name and its content. What the store
+    /// cannot judge is judged so before anything is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Bundle`] with what `judge` says of an object, and as [`open`](Self::open).
+    pub fn judge(&self, judge: &mut dyn FnMut(&str, &[u8]) -> Result<(), String>) -> Result<(), StoreError> {
+        let mut names: BTreeMap<Hash, BTreeSet<&str>> = BTreeMap::new();
+        for (unit, _) in &self.refs {
+            for (name, hash) in &unit.objects {
+                names.entry(*hash).or_default().insert(name.as_str());
+            }
+        }
+        walk(&self.path, Some(&self.hash), &mut |item, content| {
+            let Some(called) = names.get(&item.blake3).filter(|_| item.what == What::Object) else {
+                return Ok(());
+            };
+            let told = |why: String| StoreError::Bundle {
+                path: self.path.clone(),
+                entry: format!("entry {:?}", item.name),
+                why,
+            };
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(|e| told(cut_short(&e)))?;
+            called.iter().try_for_each(|name| judge(name, &bytes)).map_err(told)
+        })?;
+        Ok(())
+    }
+
     /// The experiment's name.
     pub fn experiment(&self) -> &str {
         &self.experiment.name
@@ -364,7 +392,7 @@ impl Bundle {
         if let Some(object) = self.index.objects.iter().find(|object| !named.contains(&object.blake3)) {
             return Err((format!("objects/{}", object.blake3), "is named by no ref".into()));
         }
-        let mut targets = BTreeSet::new();
+        let (mut targets, mut dirs) = (BTreeSet::new(), BTreeSet::new());
         for (unit, _) in &self.refs {
             let told = |why: &str| Err((format!("refs/{}/{}.json", unit.kind, unit.id), why.to_owned()));
             if !self.experiment.holds(unit) {
@@ -391,6 +419,9 @@ impl Bundle {
             };
             if !fits {
                 return told("has a directory that is not its own, or not in that of a target of the bundle");
+            }
+            if !dirs.insert(dir.clone()) {
+                return told("has the directory of another ref");
             }
             if unit.kind == TARGET {
                 targets.insert(parts[2].to_owned());

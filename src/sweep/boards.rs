@@ -81,7 +81,10 @@ fn directory(record: &Ref) -> String {
     let label = if label.is_empty() { "target" } else { label };
     match record.kind.as_str() {
         TARGET => format!("{label}_tgt_{}", record.id.short(8)),
-        _ => format!("{label}_{}_{}", detail(record, "sampler"), record.id.short(8)),
+        _ => {
+            let sampler: String = detail(record, "sampler").chars().map(letter).take(LABEL).collect();
+            format!("{label}_{sampler}_{}", record.id.short(8))
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{SweepError, files};
 use crate::config::{Dtype, SamplerSpec};
-use crate::io::npz;
+use crate::diagnostics::Analysis;
+use crate::io::{netcdf, npz};
 use crate::store::{Experiment, Hash, Ref, Status, Store, TARGET};
 
 fn wrong(record: &Ref, what: &str) -> SweepError {
@@ -88,4 +89,19 @@ pub fn members(store: &Store, experiment: &Experiment) -> Result<Vec<Ref>, Sweep
         }
     }
     Ok(records)
+}
+
+/// Whether an object from elsewhere is what its name says: arrays, draws, an analysis, a build.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn judge(name: &str, bytes: &[u8]) -> Result<(), String> {
+    let told = |e: &dyn std::fmt::Display| format!("is no {name}: {e}");
+    match name {
+        "analysis.json" => serde_json::from_slice::<Analysis>(bytes).map(drop).map_err(|e| told(&e)),
+        "build.json" => files::is_build(bytes).map_err(|e| told(&e)),
+        "trace.nc" => netcdf::read_trace(bytes).map(drop).map_err(|e| told(&e)),
+        _ if name.ends_with(".npz") => npz::read(bytes).map(drop).map_err(|e| told(&e)),
+        _ => Ok(()),
+    }
 }

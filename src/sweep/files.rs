@@ -69,6 +69,11 @@ struct Build {
     target: Target,
 }
 
+/// Whether `bytes` are a `build.json`.
+pub fn is_build(bytes: &[u8]) -> Result<(), serde_json::Error> {
+    serde_json::from_slice::<Build>(bytes).map(drop)
+}
+
 /// Stores a target's content and returns its record.
 pub fn target_ref(
     store: &Store,

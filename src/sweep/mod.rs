@@ -36,7 +36,7 @@ mod writer;
 use std::path::PathBuf;
 
 pub use boards::{Boards, write_boards};
-pub use describe::{describe, lay_out};
+pub use describe::{describe, judge, lay_out};
 pub use fault::is_understood as fault_is_understood;
 pub use files::{INTERNAL, read_analysis};
 pub use graph::{SweepGraph, UnitKind};

@@ -1,6 +1,7 @@
 //! Finished runs set side by side: groups of runs with the same values of some columns, and what they come to.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -108,7 +109,8 @@ pub struct Group {
     pub runs: usize,
     /// Mean of the value over those that have it.
     pub mean: Option<f64>,
-    /// Standard error of that mean: √(Σ MCSE²)/runs for `llc_mean`, the runs being independent; for any
+    /// Standard error of that mean: √(Σ MCSE²)/runs for `llc_mean` of independent runs, null where two
+    /// share their random numbers (one has more chains or draws than the other); for any
     /// other value their standard deviation over √runs, null for one run.
     pub error: Option<f64>,
     /// Mean of |λ̂ − exact|/exact over the runs whose exact value is known and not 0.
@@ -189,12 +191,14 @@ fn group(table: &RunTable, keys: Vec<Key>, members: &[usize], name: &str, values
         |f: &dyn Fn(usize) -> Option<f64>| -> Vec<f64> { members.iter().filter_map(|row| f(*row)).collect() };
     let had = of(values);
     let errors = of(&mcse);
+    let streams: BTreeSet<&str> = members.iter().map(|row| table.streams[*row].as_str()).collect();
+    let independent = streams.len() == members.len();
     let error = if name != VALUE {
         (had.len() > 1).then(|| crate::stats::sd(&had) / (had.len() as f64).sqrt())
-    } else if errors.len() == had.len() {
+    } else if errors.len() == had.len() && independent {
         mean(&had).map(|_| errors.iter().map(|e| e * e).sum::<f64>().sqrt() / had.len() as f64)
     } else {
-        // One of them has no error: neither has their mean.
+        // One of them has no error, or they share draws: their mean has none.
         None
     };
     let verdicts = table.columns.iter().find(|(name, _)| name == "verdict").map(|(_, data)| data);
@@ -300,6 +304,7 @@ mod tests {
         let s = |v: [&str; 4]| ColumnData::Str(v.map(|x| Some(x.to_owned())).to_vec());
         let setting = |name: &str, data, varies| Setting { name: name.into(), data, varies };
         RunTable {
+            streams: ["p", "q", "r", "s"].map(String::from).to_vec(),
             columns: vec![
                 ("target".into(), s(["b", "a", "a", "b"])),
                 ("sampler".into(), s(["hmc", "hmc", "hmc", "sgld"])),
@@ -324,6 +329,18 @@ mod tests {
 
     fn by(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn runs_that_share_draws_have_no_common_error() {
+        let mut table = table();
+        table.streams[2] = table.streams[1].clone();
+        let by = ["target".to_owned()];
+        let groups = compare(&table, &by, VALUE).unwrap().groups;
+        let error = |target: &str| {
+            groups.iter().find(|g| format!("{:?}", g.keys).contains(&format!("\"{target}\""))).unwrap().error
+        };
+        assert!(error("a").is_none() && error("b").is_some(), "{groups:?}");
     }
 
     #[test]

@@ -87,8 +87,10 @@ impl PlannedRun {
         sampler: &SamplerSpec,
         posterior: &PosteriorSpec,
         (chosen, mask): Choice,
-        control: bool,
     ) -> Self {
+        // Where minima may be singular, a step that is too long shows in no other check.
+        let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
+        let control = singular && sampler::bias_at_half_step(sampler).is_some();
         let dim = chosen.as_ref().map_or(target.dim, |chosen| chosen.len());
         Self {
             id: config::run_id(&target.id, sampler, posterior, mask),
@@ -162,11 +164,8 @@ impl Plan {
                     let (place, index, label) = (run.place.clone(), run.entry, target.label.clone());
                     return Err(SweepError::Oversized { place, index, label, key, why });
                 }
-                let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
-                let control = singular && sampler::bias_at_half_step(&run.sampler).is_some();
                 let choice = (chosen, mask);
-                let mut planned =
-                    PlannedRun::of((run.target, target), &run.sampler, &run.posterior, choice, control);
+                let mut planned = PlannedRun::of((run.target, target), &run.sampler, &run.posterior, choice);
                 planned.tensorboard = run.tensorboard;
                 Ok(Arc::new(planned))
             })
@@ -212,7 +211,7 @@ impl Plan {
         plan
     }
 
-    /// A run of all parameters on the target `target`, without a control chain, to be added.
+    /// A run of all parameters on the target `target`, to be added.
     ///
     /// # Errors
     /// [`SweepError::Oversized`].
@@ -227,7 +226,7 @@ impl Plan {
             let (place, label) = (of.place.clone(), of.label.clone());
             return Err(SweepError::Oversized { place, index: 0, label, key, why });
         }
-        Ok(PlannedRun::of((target, of), sampler, posterior, (None, None), false))
+        Ok(PlannedRun::of((target, of), sampler, posterior, (None, None)))
     }
 
     /// A run's sampler as tables and lines name it: with the run's id where another run of the same

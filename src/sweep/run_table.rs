@@ -49,6 +49,8 @@ pub struct RunTable {
     pub columns: Vec<(String, ColumnData)>,
     /// Every configuration key that some run has, by name.
     pub settings: Vec<Setting>,
+    /// What each run's random numbers come from: runs of one stream share draws.
+    pub streams: Vec<String>,
 }
 
 /// A configuration key as a column.
@@ -72,7 +74,7 @@ impl RunTable {
     /// next sweep makes them again.
     ///
     /// # Errors
-    /// [`SweepError::Store`] where the disk refuses, [`SweepError::Json`] for an analysis that is none.
+    /// [`SweepError::Store`] where the disk refuses.
     pub fn of(store: &Store, chosen: impl Fn(&Ref) -> bool) -> Result<Self, SweepError> {
         let mut rows: Vec<Row> = Vec::new();
         let mut targets = BTreeMap::new();
@@ -84,13 +86,16 @@ impl RunTable {
                 continue;
             }
             let Ok(bytes) = files::object(store, &record, "analysis.json") else { continue };
-            if let Value::Object(analysis) = serde_json::from_slice(&bytes)? {
-                let settings = settings_of(&record, targets.get(detail(&record, "target_id")));
-                rows.push(Row { record, analysis, settings });
-            }
+            let Ok(Value::Object(analysis)) = serde_json::from_slice(&bytes) else {
+                log::warn!("run {}: its analysis.json is none; it is left out", record.id.short(12));
+                continue;
+            };
+            let settings = settings_of(&record, targets.get(detail(&record, "target_id")));
+            rows.push(Row { record, analysis, settings });
         }
         rows.sort_by_key(|row| row.record.id);
-        Ok(Self { columns: columns(&rows), settings: settings(&rows) })
+        let streams = rows.iter().map(|row| detail(&row.record, "stream_id").to_owned()).collect();
+        Ok(Self { columns: columns(&rows), settings: settings(&rows), streams })
     }
 
     /// Number of runs.

@@ -7,7 +7,7 @@ use super::muster::send;
 use crate::sampler::Role;
 use crate::sweep::graph::UnitKind;
 use crate::sweep::scheduler::{Slot, UnitId};
-use crate::sweep::unit::{Order, Sampling, Task, ToWorker};
+use crate::sweep::unit::{End, Failure, Order, Outcome, Sampling, Task, ToWorker};
 use crate::sweep::{MANAGER, SweepError, files};
 use crate::target::Target;
 
@@ -15,11 +15,14 @@ impl Manager<'_> {
     pub(super) fn assign(&mut self, slot: Slot, unit: UnitId) -> Result<(), SweepError> {
         let kind = self.graph.kind(unit);
         if let Some(target) = kind.target(&self.plan) {
-            self.bring(target, slot.rank)?;
-            self.unassigned[target] = self.unassigned[target].saturating_sub(1);
-            if self.unassigned[target] == 0 {
-                self.targets[target] = None;
+            if let Err(error) = self.bring(target, slot.rank) {
+                return match error {
+                    SweepError::Comm(_) | SweepError::Wire(_) => Err(error),
+                    // Of this unit alone: others may be at hand where they are needed.
+                    error => self.cannot_run(slot, unit, &error),
+                };
             }
+            self.is_given(unit);
         }
         let task = self.task(kind);
         log::debug!("{} goes to rank {}, slot {}", kind.describe(&self.plan), slot.rank, slot.index);
@@ -34,6 +37,26 @@ impl Manager<'_> {
         send(self.comm, slot.rank, &ToWorker::Run { slot: slot.index, order })
     }
 
+    /// Counts a unit that needs no target any more: handed out, or found done. After the last of its target,
+    /// the target is let go.
+    pub(super) fn is_given(&mut self, unit: UnitId) {
+        let Some(target) = self.graph.kind(unit).target(&self.plan) else { return };
+        if self.given.insert(unit) {
+            self.unassigned[target] -= 1;
+            if self.unassigned[target] == 0 {
+                self.targets[target] = None;
+            }
+        }
+    }
+
+    /// Fails a unit whose target cannot be read back.
+    fn cannot_run(&mut self, slot: Slot, unit: UnitId, error: &SweepError) -> Result<(), SweepError> {
+        let end = End::Failed(Failure::by_surroundings(error.to_string()));
+        self.attempts.insert(unit, u32::MAX);
+        self.board.give(slot, unit, Instant::now());
+        self.settle(slot, unit, Outcome { end, seconds: 0.0, host: String::new(), attempt: u32::MAX })
+    }
+
     /// Sees to it that a rank holds a target, once. One whose units were all handed out before is read back
     /// from the store: it is on disk before it is sampled.
     fn bring(&mut self, index: usize, rank: usize) -> Result<(), SweepError> {
@@ -42,7 +65,13 @@ impl Manager<'_> {
         }
         let target = match &self.targets[index] {
             Some(target) => Target::clone(target),
-            None => files::find_target(self.store, &self.plan.targets[index])?,
+            None => match files::find_target(self.store, &self.plan.targets[index]) {
+                Ok(target) => target,
+                Err(error) => {
+                    self.holders[index].remove(&rank);
+                    return Err(error);
+                }
+            },
         };
         if rank == MANAGER {
             self.pool.cache.insert(index as u32, target);

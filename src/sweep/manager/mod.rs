@@ -10,7 +10,7 @@ mod status;
 
 pub use self::muster::{dismiss, part};
 pub use self::status::{SlotStatus, Status, status_path};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -145,6 +145,8 @@ struct Manager<'a> {
     holders: Vec<BTreeSet<usize>>,
     /// Units of each target that were not handed out yet.
     unassigned: Vec<usize>,
+    /// Units that were handed out, or found done.
+    given: HashSet<UnitId>,
     /// Runs of each target that are not on disk yet.
     waiting: Vec<usize>,
     gathering: Vec<Gathering>,
@@ -268,6 +270,7 @@ impl<'a> Manager<'a> {
             options,
             holders: vec![BTreeSet::new(); plan.targets.len()],
             unassigned,
+            given: HashSet::new(),
             store,
             waiting,
             plan: Arc::clone(plan),

@@ -193,6 +193,7 @@ impl Manager<'_> {
             Offer::Done(output, seconds, host) => {
                 self.is_over[unit as usize] = true;
                 self.to_do -= 1;
+                self.is_given(unit);
                 self.take(kind, output, seconds, host);
                 self.graph.found(unit);
             }
