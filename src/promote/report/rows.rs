@@ -352,7 +352,7 @@ fn agreement(members: usize, ok: &[(usize, &Analysis)]) -> String {
     match farthest {
         Some(z) if z <= 3.0 => text.push_str(&format!(" and agree within {z:.1} joint standard errors")),
         Some(z) => text.push_str(&format!(
-            ", yet two of them are {z:.1} joint standard errors apart: at most one is right"
+            ", yet two of them are {z:.1} joint standard errors apart: they can hardly both be right"
         )),
         None => {}
     }
