@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use lambda_hat::store::{RUN, Store, TARGET};
 use serde_json::Value;
 use support::{Ran, deterministic_files, executed, lambda_hat, repository};
 
@@ -222,6 +223,33 @@ fn a_bundle_makes_another_root_the_same_and_leaves_nothing_to_do() {
         .expect("writable");
     let refused = artifacts(clash.path(), &["import", &file]);
     assert!(refused.code == 1 && refused.err.contains("names other runs"), "{refused:?}");
+}
+
+#[test]
+fn objects_that_are_not_what_their_names_say_are_refused_before_anything_is_written() {
+    let root = temp();
+    sweep(root.path());
+    let kinds = [(RUN, "analysis.json"), (RUN, "trace.nc"), (TARGET, "build.json"), (TARGET, "params.npz")];
+    for (kind, name) in kinds {
+        // All hashes are right.
+        let store = Store::open(root.path()).expect("opens");
+        let whole = store.list_refs(kind).expect("lists").swap_remove(0);
+        let mut other = whole.clone();
+        other.objects.insert(name.into(), store.put(b"neither this nor that").expect("is written"));
+        store.write_ref(&other).expect("is written");
+        let place = temp();
+        let file = place.path().join("tiny.tar").display().to_string();
+        assert_eq!(
+            artifacts(root.path(), &["export", "--experiment", "tiny", "--out", &file]).code,
+            0,
+            "{name}"
+        );
+        let fresh = temp();
+        let ran = artifacts(fresh.path(), &["import", &file]);
+        assert!(ran.code == 2 && ran.err.contains(&format!("is no {name}")), "{name}: {ran:?}");
+        assert!(files(fresh.path()).is_empty(), "{name}");
+        store.write_ref(&whole).expect("is written");
+    }
 }
 
 #[test]

@@ -104,6 +104,14 @@ fn runs_that_join_are_those_of_a_plan_and_are_not_done_twice() {
     let again: Vec<bool> = summary.runs.iter().map(|run| run.executed).collect();
     assert_eq!(again.iter().filter(|executed| **executed).count(), 6, "{again:?}");
 
+    // To the bit, control chains included.
+    let objects = |root: &Path| -> Vec<_> {
+        let store = Store::open(root).expect("opens");
+        let ours = store.list_refs(lambda_hat::store::RUN).expect("lists");
+        ours.into_iter().map(|record| (record.id, record.objects)).collect()
+    };
+    assert_eq!(objects(planned.path()), objects(grown.path()));
+
     let mut rounds = Rounds::of(3);
     let second = launch(grown.path(), plan(&hmc(1)), Some(&mut rounds));
     assert_eq!(second.executed, 0);

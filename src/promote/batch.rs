@@ -72,7 +72,8 @@ impl Batch {
     /// experiment's runs, where one is named).
     pub fn of_targets(found: &RunsRoot, manifest: Option<&ExperimentManifest>) -> Self {
         let mut batch = Self { subjects: Vec::new(), troubles: Vec::new(), mode: Mode::Full, figures: true };
-        let is_target = |t: &Trouble| t.dir.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tgt_"));
+        let is_target =
+            |t: &Trouble| t.dir.file_name().is_some_and(|n| n.to_string_lossy().starts_with("tgt_"));
         let of_tree = |t: &&Trouble| t.file == "meta.json" || t.file == "." && is_target(t);
         batch.troubles = found.troubles().iter().filter(of_tree).cloned().collect();
         let mut targets: Vec<&FoundTarget> = found.targets().iter().collect();

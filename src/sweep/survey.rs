@@ -127,19 +127,20 @@ pub fn find_run(
     retry_failed: bool,
 ) -> Result<Found<Box<Analysis>>, SweepError> {
     Ok(match intact(store, RUN, &run.id, retry_failed)? {
-        Found::Done(Some(record)) => {
-            match files::read_analysis(store, &record) {
-                Ok(analysis) => {
-                    files::lay_out_run(store, run, &plan.targets[run.target], &record)?;
-                    Found::Done(Some(Box::new(analysis)))
-                }
-                Err(SweepError::Json(e)) => {
-                    log::warn!("run {}: analysis.json cannot be read ({e}); it will be made again", run.id.short(12));
-                    Found::Missing
-                }
-                Err(e) => return Err(e),
+        Found::Done(Some(record)) => match files::read_analysis(store, &record) {
+            Ok(analysis) => {
+                files::lay_out_run(store, run, &plan.targets[run.target], &record)?;
+                Found::Done(Some(Box::new(analysis)))
             }
-        }
+            Err(SweepError::Json(e)) => {
+                log::warn!(
+                    "run {}: analysis.json cannot be read ({e}); it will be made again",
+                    run.id.short(12)
+                );
+                Found::Missing
+            }
+            Err(e) => return Err(e),
+        },
         Found::Failed(failure) => Found::Failed(failure),
         _ => Found::Missing,
     })
