@@ -190,7 +190,6 @@ fn print_summary(
         ("failed", Right),
         ("best", Right),
         ("fresh ± 95 %", Right),
-        ("ref ± MCSE", Right),
         ("off", Right),
         ("FGE", Right),
     ]);
@@ -213,7 +212,6 @@ fn print_summary(
             failed.to_string(),
             best.map_or_else(dash, number),
             fresh.map_or_else(dash, |(llc, half)| with_error(llc, half)),
-            reference.map_or_else(dash, |r| if exact { number(r.llc) } else { with_error(r.llc, r.mcse) }),
             off.map_or_else(dash, |off| format!("{:.1} %", 100.0 * off)),
             number(work(state)),
         ]);
@@ -238,6 +236,14 @@ fn print_summary(
         return;
     }
     say!("{shown}");
+    for index in 0..plan.targets.len() {
+        let (problem, reference) = conductor.problem(index);
+        if let Some(r) = reference {
+            let (value, how) =
+                if r.exact { (number(r.llc), "exact") } else { (with_error(r.llc, r.mcse), "nuts") };
+            say!("  reference of {problem} ({}): {value}, {how}", name(&plan.targets[index].label));
+        }
+    }
     for text in notes {
         say!("{}", note(&text));
     }

@@ -352,8 +352,7 @@ impl<'a> Conductor<'a> {
 
     /// The runs that study `s` wants now.
     fn ask(&mut self, plan: &Plan, s: usize, found: &mut Vec<(Job, PlannedRun)>) -> Result<(), SweepError> {
-        loop {
-            let Some(proposal) = self.studies[s].study.as_mut().and_then(Study::ask) else { break };
+        while let Some(proposal) = self.studies[s].study.as_mut().and_then(Study::ask) {
             let state = &self.studies[s];
             let posterior = &self.tune.problems[state.problem].posterior;
             let trial = self.method(plan, state).run(&proposal.params, &format!("trial {}", proposal.number));
