@@ -29,6 +29,8 @@ pub enum Command {
     /// The names that older scripts call `run` by
     #[command(hide = true)]
     Workflow(WorkflowArgs),
+    /// Search settings of methods by trials on all ranks; `tune status` shows how a search stands
+    Tune(Box<TuneArgs>),
     /// Run a sweep as a job of a SLURM cluster
     Slurm(SlurmArgs),
     /// Look after the store: list, check and mend, clean up, remove
@@ -173,6 +175,60 @@ pub struct RunArgs {
     pub parsl_card: Option<PathBuf>,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// A share, above 0 and below 1.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|x: &f64| *x > 0.0 && *x < 1.0);
+    share.ok_or_else(|| "expected a number above 0 and below 1, such as 0.01".to_owned())
+}
+
+/// Searches settings of methods by trials, which are runs on all ranks (docs/tuning.md).
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    mut_arg("file", |arg| arg.default_value("config/tune/default.yaml").help("Tune file")),
+    mut_arg("strict", |arg| arg.hide(true)),
+    mut_arg("set", |arg| arg.help("Override a key, such as tune.max_trials_per_method=24; may be repeated"))
+)]
+pub struct TuneArgs {
+    #[command(subcommand)]
+    pub command: Option<TuneCommand>,
+    /// Trials of a study, in place of tune.max_trials_per_method
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_trials: Option<u32>,
+    /// Trials of a study in flight, in place of tune.concurrency.batch_size
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub batch_size: Option<u32>,
+    /// Seconds that a reference may take, in place of execution.budget.hmc_sec
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    pub hmc_budget: Option<Duration>,
+    /// Seconds that a trial may take, in place of execution.budget.trial_sec
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    pub method_budget: Option<Duration>,
+    /// Relative standard error that a reference must come to
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0.01")]
+    pub reference_error: f64,
+    /// Go on with a reference that its budget left rougher than that
+    #[arg(long)]
+    pub allow_rough_reference: bool,
+    /// The way older scripts name the file
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TuneCommand {
+    /// How the studies of a root stand: trials, best values
+    Status {
+        /// Tune file or name of a study [default: all studies]
+        #[arg(value_name = "FILE|NAME")]
+        what: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -387,9 +387,9 @@ fn print_targets(targets: &[(&FoundTarget, TargetDiagnosis)]) {
         ("rows", Left),
         ("n", Right),
         ("L", Right),
-        ("teacher's", Right),
+        ("teacher", Right),
         ("R²", Right),
-        ("teacher's", Right),
+        ("teacher", Right),
         ("of teacher", Right),
     ]);
     unbroken(&mut shown, 0);

@@ -9,7 +9,7 @@ use clap_mangen::Man;
 use super::Quit;
 use super::args::{Cli, CompletionsArgs, ManArgs};
 use super::reference::{EXIT_CODES, VARIABLES};
-use crate::store::write_below;
+use crate::store::write_out;
 
 /// The program's name, as it is called.
 const PROGRAM: &str = "lambda-hat-mpi";
@@ -36,9 +36,6 @@ pub fn man(args: &ManArgs) -> Result<u8, Quit> {
         print(&page(&command())?);
         return Ok(0);
     };
-    std::fs::create_dir_all(dir).map_err(|e| {
-        Quit::Environment(format!("cannot make {}: {e}; choose another --outdir", dir.display()))
-    })?;
     write_pages(&command(), dir)?;
     Ok(0)
 }
@@ -52,7 +49,7 @@ fn command() -> clap::Command {
 /// A page of the command and of each below it, those that are hidden left out.
 fn write_pages(command: &clap::Command, dir: &Path) -> Result<(), Quit> {
     let name = Man::new(command.clone()).get_filename();
-    write_below(dir, Path::new(&name), &page(command)?)?;
+    write_out(&dir.join(&name), &page(command)?)?;
     for below in command.get_subcommands().filter(|c| !c.is_hide_set()) {
         write_pages(below, dir)?;
     }

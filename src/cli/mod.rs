@@ -33,6 +33,7 @@ mod signals;
 mod slurm;
 mod status;
 mod table;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -92,7 +93,7 @@ impl From<crate::comm::CommError> for Quit {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(tune::older_names(std::env::args_os()));
     crate::device::use_one_blas_thread();
     let result = match cli.command {
         None => run::run(cli.run),
@@ -104,6 +105,7 @@ pub fn main() -> ExitCode {
             }
             run::run(run)
         }
+        Some(Command::Tune(args)) => tune::run(*args),
         Some(Command::Slurm(args)) => slurm::run(args),
         Some(Command::Artifacts(args)) => artifacts::run(args),
         Some(Command::Compare(args)) => compare::run(&args),

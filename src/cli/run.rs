@@ -1,5 +1,6 @@
 //! `run`: the main job.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,7 +14,7 @@ use super::progress::Display;
 use super::table::{name, note, number, seconds, table, unbroken, with_error};
 use super::{Quit, promote, signals, start_log};
 use crate::comm::{self, Comm};
-use crate::config::{self, Execution, Experiment, LoadOptions};
+use crate::config::{self, Execution, LoadOptions};
 use crate::device::{Arith, fma_peak};
 use crate::diagnostics::Verdict;
 use crate::launch::{self, Card};
@@ -36,6 +37,45 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
         }
         None => launch::local_default(Path::new(".")),
     };
+    let swept = Cell::new(None);
+    let result = on_ranks(
+        &args,
+        card.as_deref(),
+        || prepare(&args),
+        |prepared, job| {
+            let slots = job.slots;
+            let result = conduct(&args, &prepared, job);
+            swept.set(Some((prepared, slots)));
+            result
+        },
+    );
+    match swept.into_inner().filter(|_| args.promote && matches!(result, Ok(code) if code != INTERRUPTED)) {
+        // Rank 0, once the others are done.
+        Some((Prepared { plan, store, .. }, slots)) => {
+            let silent = args.common.quiet || args.common.json;
+            let whole = promote::after_sweep(store.root(), &plan.name, &args.promote_plots, slots, silent);
+            result.map(|code| if whole { code } else { code.max(1) })
+        }
+        None => result,
+    }
+}
+
+/// What rank 0 conducts a job with.
+pub(super) struct Reins<'a> {
+    /// Worker slots of this rank.
+    pub slots: usize,
+    pub comm: &'a mut dyn Comm,
+    pub signal: Arc<AtomicUsize>,
+}
+
+/// Connects the ranks: the first prepares and conducts (nothing after a dry run, which prepares nothing), the
+/// others work for it. All meet at the end.
+pub(super) fn on_ranks<P>(
+    args: &RunArgs,
+    card: Option<&Path>,
+    prepare: impl FnOnce() -> Result<Option<P>, Quit>,
+    conduct: impl FnOnce(P, Reins<'_>) -> Result<u8, Quit>,
+) -> Result<u8, Quit> {
     comm::abort_on_panic();
     if args.dry_run && comm::launched_rank().is_some_and(|rank| rank > 0) {
         // One plan is enough.
@@ -46,7 +86,8 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
     let mut comm = comm::connect(args.local || args.dry_run)?;
     let comm = comm.as_mut();
     if comm.rank() == MANAGER {
-        let End { result, lost_ranks } = manage(&args, card.as_deref(), comm, signal);
+        let slots = local_slots(args, card, comm.size());
+        let End { result, lost_ranks } = manage(slots, comm, signal, prepare, conduct);
         if lost_ranks {
             // They would be waited for without end.
             complain!("some ranks do not answer: the job is ended from here");
@@ -59,7 +100,7 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
         comm.barrier();
         return result;
     }
-    match sweep::work(comm, slots(&args, true), args.arith.unwrap_or_else(Arith::best), &signal) {
+    match sweep::work(comm, slots(args, true), args.arith.unwrap_or_else(Arith::best), &signal) {
         // Only rank 0 reports, and returns a code that is not 0.
         Ok(()) => {
             comm.barrier();
@@ -87,18 +128,17 @@ struct End {
 }
 
 /// Rank 0's part. Whatever goes wrong before the sweep, the other ranks are sent home.
-fn manage(args: &RunArgs, card: Option<&Path>, comm: &mut dyn Comm, signal: Arc<AtomicUsize>) -> End {
-    let slots = local_slots(args, card, comm.size());
-    let result = match slots.and_then(|slots| Ok(prepare(args)?.map(|prepared| (slots, prepared)))) {
+fn manage<P>(
+    slots: Result<usize, Quit>,
+    comm: &mut dyn Comm,
+    signal: Arc<AtomicUsize>,
+    prepare: impl FnOnce() -> Result<Option<P>, Quit>,
+    conduct: impl FnOnce(P, Reins<'_>) -> Result<u8, Quit>,
+) -> End {
+    let result = match slots.and_then(|slots| Ok(prepare()?.map(|prepared| (slots, prepared)))) {
         Ok(Some((slots, prepared))) => {
-            let mut result = conduct(args, slots, &prepared, comm, signal);
+            let result = conduct(prepared, Reins { slots, comm, signal });
             let lost_ranks = sweep::part(comm).unwrap_or(true);
-            if args.promote && matches!(result, Ok(code) if code != INTERRUPTED) {
-                let (root, name) = (prepared.store.root(), &prepared.plan.name);
-                let silent = args.common.quiet || args.common.json;
-                let whole = promote::after_sweep(root, name, &args.promote_plots, slots, silent);
-                result = result.map(|code| if whole { code } else { code.max(1) });
-            }
             return End { result, lost_ranks };
         }
         Ok(None) => Ok(0),
@@ -126,26 +166,31 @@ fn prepare(args: &RunArgs) -> Result<Option<Prepared>, Quit> {
     for notice in &experiment.notices {
         log::warn!("{notice}");
     }
-    if !sweep::fault_is_understood() {
-        return Err(Quit::Usage(
-            "LAMBDA_HAT_FAULT is none of write:N, message:N, panic:PART:K, hang:PART:K".into(),
-        ));
-    }
+    refuse_odd_faults()?;
     let plan = Plan::new(&experiment)?;
     if args.dry_run {
         let arith = args.arith.unwrap_or_else(Arith::current);
         // Half of the peak is what the network pass reaches on middling shapes.
         let guess = 0.5 * fma_peak::<f64>(Arith::current(), 3);
-        let costs = Model::peek(&root(args, &experiment), arith).with_speed(guess);
+        let costs = Model::peek(&root(args, experiment.root.as_ref()), arith).with_speed(guess);
         print_plan(&plan, &costs, args.common.json);
         return Ok(None);
     }
-    let (store, execution) = (Store::open(&root(args, &experiment))?, experiment.execution);
+    let (store, execution) = (Store::open(&root(args, experiment.root.as_ref()))?, experiment.execution);
     Ok(Some(Prepared { plan: Arc::new(plan), store: Arc::new(store), execution }))
 }
 
-fn root(args: &RunArgs, experiment: &Experiment) -> PathBuf {
-    args.common.root.clone().or_else(|| experiment.root.clone()).unwrap_or_else(|| PathBuf::from("."))
+/// What `LAMBDA_HAT_FAULT` says must be understood.
+pub(super) fn refuse_odd_faults() -> Result<(), Quit> {
+    if sweep::fault_is_understood() {
+        return Ok(());
+    }
+    Err(Quit::Usage("LAMBDA_HAT_FAULT is none of write:N, message:N, panic:PART:K, hang:PART:K".into()))
+}
+
+/// The root: the option's, the file's, or the current directory.
+pub(super) fn root(args: &RunArgs, of_file: Option<&PathBuf>) -> PathBuf {
+    args.common.root.clone().or_else(|| of_file.cloned()).unwrap_or_else(|| PathBuf::from("."))
 }
 
 /// Worker slots of a rank: one under MPI, else a core each.
@@ -161,19 +206,18 @@ fn local_slots(args: &RunArgs, card: Option<&Path>, ranks: usize) -> Result<usiz
     Ok(card.workers.filter(|_| args.workers.is_none()).unwrap_or_else(|| slots(args, false)))
 }
 
-fn conduct(
+/// How the job is to be run, by options and file.
+pub(super) fn options(
     args: &RunArgs,
+    execution: &Execution,
     slots: usize,
-    prepared: &Prepared,
-    comm: &mut dyn Comm,
     signal: Arc<AtomicUsize>,
-) -> Result<u8, Quit> {
-    let Prepared { plan, store, execution } = prepared;
+) -> Result<sweep::Options, Quit> {
     let seconds = Duration::from_secs_f64;
     let defaults = sweep::Options::of(slots);
     let every = args.checkpoint_every.or(execution.checkpoint_every.map(seconds));
     let timeout = args.unit_timeout.or(execution.unit_timeout.map(seconds));
-    let options = sweep::Options {
+    Ok(sweep::Options {
         arith: args.arith,
         retry_failed: args.retry_failed,
         signal,
@@ -183,24 +227,18 @@ fn conduct(
         unit_timeout: timeout.or(defaults.unit_timeout).filter(|t| !t.is_zero()),
         deadline: deadline(args),
         ..defaults
-    };
+    })
+}
+
+fn conduct(args: &RunArgs, prepared: &Prepared, job: Reins<'_>) -> Result<u8, Quit> {
+    let Prepared { plan, store, execution } = prepared;
+    let options = options(args, execution, job.slots, job.signal)?;
     let mut display = Display::new(args.common.quiet);
-    let summary = sweep::run(plan, store, comm, &options, &mut display);
+    let summary = sweep::run(plan, store, job.comm, &options, &mut display);
     display.clear();
     let summary = summary?;
-    if let Some(stopped) = &summary.interruption {
-        complain!(
-            "stopped by {}: {} units are left; the same command goes on from here",
-            stopped.why,
-            stopped.left
-        );
-        if stopped.late > 0 {
-            complain!(
-                "{} of them were in a step too long to wait for, and go on from an earlier checkpoint",
-                stopped.late
-            );
-        }
-        return Ok(INTERRUPTED);
+    if let Some(code) = interrupted(&summary) {
+        return Ok(code);
     }
     sweep::gather(plan, store, &summary)?;
     print_summary(plan, &summary, args.common.json);
@@ -209,6 +247,23 @@ fn conduct(
     let doubtful =
         summary.runs.iter().any(|r| matches!(&r.state, RunState::Done(a) if a.verdict == Verdict::Check));
     Ok(u8::from(failed || (args.strict && doubtful)))
+}
+
+/// Says that a job was stopped on the way, where it was; the exit code of that.
+pub(super) fn interrupted(summary: &Summary) -> Option<u8> {
+    let stopped = summary.interruption.as_ref()?;
+    complain!(
+        "stopped by {}: {} units are left; the same command goes on from here",
+        stopped.why,
+        stopped.left
+    );
+    if stopped.late > 0 {
+        complain!(
+            "{} of them were in a step too long to wait for, and go on from an earlier checkpoint",
+            stopped.late
+        );
+    }
+    Some(INTERRUPTED)
 }
 
 /// Where every rank writes checkpoints: an absolute path, for ranks may work elsewhere, that can be

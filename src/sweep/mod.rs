@@ -45,7 +45,7 @@ pub use options::Options;
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use proposer::Proposer;
 pub use report::{Interruption, Observer, Progress, RunReport, RunState, Summary};
-pub use results::{gather, gather_again};
+pub use results::{gather, gather_again, list};
 pub use run_table::{RunTable, Setting, write_tables};
 pub use source::WorkSource;
 pub use unit::Failure;
@@ -171,6 +171,14 @@ pub enum SweepError {
     /// Threads could not be started.
     #[error("cannot start a worker thread: {0}; ask for fewer with --workers")]
     Thread(#[from] std::io::Error),
+    /// What proposes runs cannot go on.
+    #[error("{why}")]
+    Proposer {
+        /// Why.
+        why: String,
+        /// Whether the user's input is at fault.
+        usage: bool,
+    },
     /// Nothing computes any more.
     #[error(
         "no worker slot answers any more; start the same command again: what is finished or saved is kept"
@@ -191,7 +199,8 @@ impl SweepError {
             | SweepError::Parameters { .. }
             | SweepError::Oversized { .. }
             | SweepError::Arith { .. }
-            | SweepError::UnknownArith(_) => 2,
+            | SweepError::UnknownArith(_)
+            | SweepError::Proposer { usage: true, .. } => 2,
             _ => 3,
         }
     }

@@ -25,6 +25,14 @@ pub fn gather(plan: &Plan, store: &Store, summary: &Summary) -> Result<(), Sweep
         }
     }
     write_runs(store, &plan.name, &done)?;
+    list(plan, store, summary)
+}
+
+/// All that [`gather`] writes but `results/<experiment>.h5`, which holds every draw of every run.
+///
+/// # Errors
+/// As [`gather`].
+pub fn list(plan: &Plan, store: &Store, summary: &Summary) -> Result<(), SweepError> {
     let manifest = json!({
         "experiment": plan.name,
         "targets": plan.targets.iter().map(|t| json!({ "target_id": t.id.to_string(), "label": t.label })).collect::<Vec<_>>(),

@@ -9,6 +9,7 @@
 
 mod read;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -95,6 +96,8 @@ pub struct Journal {
     next: u64,
     /// Optuna's number of the study.
     study: u64,
+    /// What is written of the study for its readers.
+    attributes: BTreeMap<String, Value>,
 }
 
 /// Where the journal of the study `name` lies: `results/studies/<name>.journal.log`, `:` written as `-`.
@@ -129,8 +132,8 @@ impl Journal {
             why,
         })?;
         let Found { study, next, identity, attributes: known, trials, objectives } = found;
-        let mut journal =
-            Self { file, ids: trials.iter().map(|t| t.id).collect(), next, study: study.unwrap_or(0) };
+        let ids = trials.iter().map(|t| t.id).collect();
+        let mut journal = Self { file, ids, next, study: study.unwrap_or(0), attributes: known };
         let own = blank.id().to_string();
         match (study, &identity) {
             (None, _) if next > 0 || !bytes.is_empty() => {
@@ -150,8 +153,10 @@ impl Journal {
         }
         if identity.is_none() {
             // The last of the attributes: a study without it has no trials yet.
-            for (key, value) in attributes.iter().filter(|(key, _)| !known.contains(*key)) {
-                journal.study_attribute(key, value)?;
+            for (key, value) in attributes {
+                if !journal.attributes.contains_key(key) {
+                    journal.study_attribute(key, value)?;
+                }
             }
             journal.study_attribute(IDENTITY, &json!(own))?;
         }
@@ -191,7 +196,14 @@ impl Journal {
 
     fn study_attribute(&mut self, key: &str, value: &Value) -> Result<(), StoreError> {
         let id = self.study;
-        self.append(&[line(operation::STUDY_ATTRIBUTE, json!({"study_id": id, "user_attr": {key: value}}))])
+        self.append(&[line(operation::STUDY_ATTRIBUTE, json!({"study_id": id, "user_attr": {key: value}}))])?;
+        self.attributes.insert(key.to_owned(), value.clone());
+        Ok(())
+    }
+
+    /// What was written of the study when it began; it never changes.
+    pub fn attribute(&self, key: &str) -> Option<&Value> {
+        self.attributes.get(key)
     }
 
     fn proposed(&mut self, trial: &Trial, space: &Space) -> Result<(), StoreError> {

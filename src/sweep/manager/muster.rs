@@ -69,8 +69,13 @@ pub(super) fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<R
     let dir = options.checkpoint_dir.clone();
     send_all(comm, &ToWorker::Start { arith: arith.name().to_owned(), every, dir })?;
     ranks.sort_unstable();
+    let alone = ranks.len() == 1;
     for place in &mut ranks {
         place.arithmetic = arith.name();
+        if alone {
+            // Several are named where the plan is.
+            log::info!("{place}");
+        }
     }
     Ok(ranks)
 }

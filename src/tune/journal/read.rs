@@ -1,6 +1,6 @@
 //! Reading a journal back: the state that its lines come to, by Optuna's rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub(super) struct Found {
     /// Number of trials of all studies.
     pub next: u64,
     pub identity: Option<String>,
-    pub attributes: BTreeSet<String>,
+    pub attributes: BTreeMap<String, Value>,
     pub objectives: usize,
     pub trials: Vec<FoundTrial>,
 }
@@ -81,7 +81,7 @@ pub(super) fn read(bytes: &[u8], name: &str, space: &Space) -> Result<Found, (us
                     if key == IDENTITY {
                         found.identity = value.as_str().map(str::to_owned);
                     }
-                    found.attributes.insert(key.clone());
+                    found.attributes.insert(key.clone(), value.clone());
                 }
             }
             operation::CREATE_TRIAL => {
