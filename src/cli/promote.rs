@@ -123,7 +123,7 @@ fn newest<'a>(found: &'a RunsRoot, samplers: &[String]) -> Vec<&'a FoundRun> {
         let (target, sampler) = (&run.manifest.target_id, &run.manifest.sampler);
         let seen =
             |other: &&FoundRun| other.manifest.target_id == *target && other.manifest.sampler == *sampler;
-        if (samplers.is_empty() || samplers.contains(sampler)) && !chosen.iter().any(|other| seen(&other)) {
+        if (samplers.is_empty() || samplers.contains(sampler)) && !chosen.iter().any(seen) {
             chosen.extend(found.newest(target, sampler));
         }
     }
