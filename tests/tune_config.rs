@@ -147,7 +147,7 @@ fn the_files_that_come_with_the_program_are_good_and_their_trials_can_run() {
     let mclmc = demo.methods.iter().find(|m| m.method == "mclmc").unwrap();
     let when = Condition { parent: "adjusted".into(), values: vec![Scalar::Bool(false)] };
     assert_eq!(mclmc.dimensions.last().unwrap().when, [when]);
-    assert_eq!(demo.budget.trial_sec, Some(120.0));
+    assert_eq!(demo.budget.trial_fge, Some(1e6));
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub fn export(store: &Store, experiment: &str, out: &Path, as_json: bool) -> Res
 pub fn import(root: &Path, file: &Path, as_json: bool) -> Result<u8, Quit> {
     // Before the root is touched at all.
     let bundle = Bundle::open(file)?;
-    bundle.judge(&mut sweep::judge)?;
+    bundle.judge(sweep::judge)?;
     let store = Store::open_exclusive(root)?;
     let report = match store.import(&bundle, &INTERNAL) {
         Err(e @ StoreError::Conflict { .. }) => {

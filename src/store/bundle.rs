@@ -350,7 +350,7 @@ impl Bundle {
     ///
     /// # Errors
     /// [`StoreError::Bundle`] with what `judge` says of an object, and as [`open`](Self::open).
-    pub fn judge(&self, judge: &mut dyn FnMut(&str, &[u8]) -> Result<(), String>) -> Result<(), StoreError> {
+    pub fn judge(&self, judge: impl Fn(&str, &[u8]) -> Result<(), String>) -> Result<(), StoreError> {
         let mut names: BTreeMap<Hash, BTreeSet<&str>> = BTreeMap::new();
         for (unit, _) in &self.refs {
             for (name, hash) in &unit.objects {
