@@ -9,14 +9,14 @@ use super::args::Common;
 use super::table::printable;
 use super::{Quit, start_log};
 use crate::promote::{self, RunsRoot};
-use crate::store::write_below;
+use crate::store::write_out;
 
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// Name of the experiment
     #[arg(long, env = "LAMBDA_HAT_EXPERIMENT", value_name = "NAME")]
     pub experiment: String,
-    /// Directory that <experiment>.html is written into
+    /// Directory that the page, EXPERIMENT.html, is written into
     #[arg(long, value_name = "DIR")]
     pub outdir: PathBuf,
     /// Figures of every single run, however many runs there are
@@ -32,12 +32,8 @@ pub fn run(args: &ReportArgs) -> Result<u8, Quit> {
     let root = args.common.root.clone().unwrap_or_else(|| PathBuf::from("."));
     let found = RunsRoot::open(&root)?;
     let report = promote::report(&found, &args.experiment, args.all_figures)?;
-    let name = format!("{}.html", args.experiment);
-    let path = args.outdir.join(&name);
-    std::fs::create_dir_all(&args.outdir).map_err(|e| {
-        Quit::Environment(format!("--outdir {}: cannot be made ({e})", args.outdir.display()))
-    })?;
-    write_below(&args.outdir, name.as_ref(), report.html.as_bytes())?;
+    let path = args.outdir.join(format!("{}.html", args.experiment));
+    write_out(&path, report.html.as_bytes())?;
     for trouble in &report.troubles {
         complain!("{}", printable(&trouble.to_string()));
     }
