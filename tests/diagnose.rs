@@ -354,7 +354,7 @@ fn a_long_trace_is_diagnosed_in_seconds() {
     let dir = long_run(root.path());
     let begun = Instant::now();
     let mut child = std::process::Command::new(support::program())
-        .args(["diagnose", "--mode", "full", "--no-figures", "--run-dir"])
+        .args(["diagnose", "--mode", "full", "--run-dir"])
         .arg(&dir)
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
