@@ -112,7 +112,14 @@ impl RootLock {
         let name = format!("{ENTRY}{}-{}-{count}.lock", disk::host(), std::process::id());
         let path = locks(&self.root).join(name);
         let mut sign = Sign::own(self.alone, now);
-        let entry = take(&path, "", &sign, self.flocks, now)?;
+        let entry = if self.flocks {
+            let entry = Guard { path: path.clone(), file: Arc::new(take_own(&path)?) };
+            // The lock holds without it.
+            sign.write(&entry.file).ok();
+            entry
+        } else {
+            take(&path, "", &sign, false, now)?
+        };
         // By the clock that all others see: `gc` compares it with times of files.
         let made = entry.file.metadata().and_then(|about| about.modified()).ok();
         sign.since = made.map(seconds).or(sign.since);
@@ -182,13 +189,23 @@ fn take(path: &Path, what: &str, sign: &Sign, flocks: bool, now: SystemTime) -> 
 }
 
 fn take_flock(path: &Path, what: &str, now: SystemTime) -> Result<File, StoreError> {
+    take_found(path, |file| match disk::try_lock(file, false) {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(held(path, what, now)),
+        Err(TryLockError::Error(e)) => Err(StoreError::io("lock", path)(e)),
+    })
+}
+
+/// The entry of this holder, whose name no one else uses. Another process may have found it before we
+/// locked it, and holds it for the moment in which it finds out that nobody does (see [`holders`]).
+fn take_own(path: &Path) -> Result<File, StoreError> {
+    take_found(path, |file| file.lock().map_err(StoreError::io("lock", path)))
+}
+
+fn take_found(path: &Path, lock: impl Fn(&File) -> Result<(), StoreError>) -> Result<File, StoreError> {
     loop {
         let file = disk::open_lock(path).map_err(StoreError::io("open the lock", path))?;
-        match disk::try_lock(&file, false) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(held(path, what, now)),
-            Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", path)(e)),
-        }
+        lock(&file)?;
         // The holder before may have removed the file between our opening and locking it: then
         // this lock is on a file that no one else will find.
         if is_at(&file, path) {
@@ -373,6 +390,29 @@ mod tests {
             .unwrap();
         let _third = RootLock::take(root, true, now).unwrap();
         assert!(!left.exists());
+    }
+
+    /// `gc` looks for holders in a loop while a sweep comes: its look must not pass for a holder.
+    #[test]
+    fn one_who_comes_while_others_look_is_let_in() {
+        let root = root();
+        let root = root.path();
+        let come = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !come.load(Ordering::SeqCst) {
+                        holders(root, None, true, SystemTime::now()).unwrap();
+                    }
+                });
+            }
+            let refused = (0..2000)
+                .filter_map(|_| RootLock::take(root, false, SystemTime::now()).err())
+                .map(|refused| refused.to_string())
+                .collect::<Vec<_>>();
+            come.store(true, Ordering::SeqCst);
+            assert_eq!(refused, Vec::<String>::new());
+        });
     }
 
     #[test]
