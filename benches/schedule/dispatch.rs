@@ -97,8 +97,8 @@ fn yaml(word: &str) -> String {
     let (target, sampler, runs) = match word {
         "empty" => (
             "problem: quadratic, eigenvalues: [1], n_data: 10",
-            "draws: 1, warmup: 0, chains: 32000, num_integration_steps: 1",
-            1,
+            "draws: 1, warmup: 0, chains: 4000, num_integration_steps: 1",
+            8,
         ),
         _ => (
             "model: small, data: small, teacher: _null, overrides: { training: { steps: 100 } }",

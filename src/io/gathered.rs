@@ -19,7 +19,7 @@ pub struct GatheredRun<'a> {
 }
 
 /// The bytes of an HDF5 file with one group `/runs/<run_id>` a run, in the given order. A group
-/// holds one dataset a column, of shape (chain, draw), chunked by chain, shuffled and deflated,
+/// holds one dataset a column, of shape (chain, draw), chunked by whole chains, shuffled and deflated,
 /// and the attributes `target_id`, `sampler` and those given. No runs give an empty `/runs`.
 ///
 /// # Errors

@@ -21,9 +21,9 @@ pub enum Attr {
     I64(i64),
 }
 
-/// Draws a chunk: whole chains up to 256 KiB of 8-byte numbers, small enough for readers' 1 MiB
-/// chunk caches and large enough to compress.
-const CHUNK_DRAWS: usize = 32_768;
+/// Draws a chunk: whole chains, several where they are short, up to 256 KiB of 8-byte numbers: small enough
+/// for readers' 1 MiB chunk caches, large enough to compress, and few even for thousands of chains.
+pub(super) const CHUNK: usize = 32_768;
 /// A common choice: higher levels cost much more time for 1–2 % on random draws.
 const DEFLATE: u8 = 4;
 /// By how much a file in memory grows at a time.
@@ -78,11 +78,12 @@ pub(super) fn new_scale(group: &Group, name: &str, values: &[i64]) -> Result<Dat
 }
 
 fn new_array<T: H5Type>(group: &Group, name: &str, values: &Array2<T>) -> Result<Dataset, IoError> {
-    let draws = values.ncols().min(CHUNK_DRAWS);
+    let draws = values.ncols().min(CHUNK);
+    let chains = (CHUNK / draws).clamp(1, values.nrows());
     Ok(group
         .new_dataset_builder()
         .with_data(values)
-        .chunk((1, draws))
+        .chunk((chains, draws))
         .shuffle()
         .deflate(DEFLATE)
         .obj_track_times(false)

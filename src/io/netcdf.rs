@@ -174,7 +174,7 @@ fn read_groups(
                 continue;
             }
             chains.resize_with(rows, ChainTrace::default);
-            let (kind, columns) = read_column(&data, rows, &odd)?;
+            let (kind, columns) = read_column(&data, [rows, draws], &odd)?;
             for (chain, values) in chains.iter_mut().zip(columns) {
                 chain.values.push(values);
             }
@@ -187,27 +187,39 @@ fn read_groups(
     Ok(Trace { layout, chains })
 }
 
-/// Chain after chain, as they are stored: a column at once would be in memory twice.
+/// A chunk's worth of chains at a time: a column at once would be in memory twice.
 fn read_column(
     data: &Dataset,
-    rows: usize,
+    [rows, draws]: [usize; 2],
     odd: &impl Fn(&str) -> IoError,
 ) -> Result<(Kind, Vec<Vec<f64>>), IoError> {
-    let chains = |kind, read: &dyn Fn(usize) -> hdf5::Result<Vec<f64>>| {
-        Ok((kind, (0..rows).map(read).collect::<hdf5::Result<_>>()?))
-    };
     match data.dtype()?.to_descriptor()? {
-        TypeDescriptor::Float(FloatSize::U8) => chains(Kind::Float, &|row| {
-            Ok(data.read_slice_1d::<f64, _>(s![row, ..])?.into_raw_vec_and_offset().0)
-        }),
-        TypeDescriptor::Integer(IntSize::U8) => chains(Kind::Int, &|row| {
-            Ok(data.read_slice_1d::<i64, _>(s![row, ..])?.iter().map(|&i| i as f64).collect())
-        }),
-        TypeDescriptor::Integer(IntSize::U1) => chains(Kind::Bool, &|row| {
-            Ok(data.read_slice_1d::<i8, _>(s![row, ..])?.iter().map(|&i| f64::from(i)).collect())
-        }),
+        TypeDescriptor::Float(FloatSize::U8) => {
+            Ok((Kind::Float, read_chains(data, rows, draws, |x: f64| x)?))
+        }
+        TypeDescriptor::Integer(IntSize::U8) => {
+            Ok((Kind::Int, read_chains(data, rows, draws, |i: i64| i as f64)?))
+        }
+        TypeDescriptor::Integer(IntSize::U1) => {
+            Ok((Kind::Bool, read_chains(data, rows, draws, |i: i8| f64::from(i))?))
+        }
         other => Err(odd(&format!("has the type {other}"))),
     }
+}
+
+fn read_chains<T: H5Type + Copy>(
+    data: &Dataset,
+    rows: usize,
+    draws: usize,
+    convert: impl Fn(T) -> f64,
+) -> hdf5::Result<Vec<Vec<f64>>> {
+    let mut chains = Vec::with_capacity(rows);
+    let some = (hdf::CHUNK / draws).max(1);
+    for first in (0..rows).step_by(some) {
+        let block = data.read_slice_2d::<T, _>(s![first..rows.min(first + some), ..])?;
+        chains.extend(block.rows().into_iter().map(|row| row.iter().map(|&x| convert(x)).collect()));
+    }
+    Ok(chains)
 }
 
 fn read_attrs(place: &Location) -> Result<BTreeMap<String, Attr>, IoError> {
@@ -259,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        for (chains, draws) in [(1, 1), (4, 250), (2, 40_000)] {
+        for (chains, draws) in [(1, 1), (4, 250), (2, 40_000), (40_000, 1), (331, 200)] {
             let mut given = trace(chains, draws);
             given.chains[0].values[0][0] = f64::NAN;
             given.chains[0].values[1][0] = f64::NEG_INFINITY;

@@ -98,7 +98,7 @@ def test_dimension_scales_are_attached_both_ways():
     with h5py.File(FOLDER / "trace.nc") as file:
         llc = file["posterior/llc"]
         assert [llc.dims[i][0].name for i in range(2)] == ["/posterior/chain", "/posterior/draw"]
-        assert llc.chunks == (1, 200) and llc.shuffle and llc.compression == "gzip"
+        assert llc.chunks == llc.shape == (4, 200) and llc.shuffle and llc.compression == "gzip"
         references = file["posterior/draw"].attrs["REFERENCE_LIST"]
         assert [(file[r["dataset"]].name, int(r["dimension"])) for r in references] == [
             ("/posterior/llc", 1),
