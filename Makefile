@@ -15,7 +15,7 @@ endif
 
 # cargo-nextest where it is installed, plain `cargo test` elsewhere.
 ifneq ($(shell command -v cargo-nextest),)
-TEST = cargo nextest run --release -j $(JOBS)
+TEST = cargo nextest run --release -j $(JOBS) --no-fail-fast
 else
 TEST = cargo test --release -j $(JOBS) --
 endif
