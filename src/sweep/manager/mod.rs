@@ -478,6 +478,8 @@ impl<'a> Manager<'a> {
     }
 
     fn finish(mut self) -> Result<Summary, SweepError> {
+        // The last word itself is written below, by a writer that keeps up.
+        let is_written = self.unwritten == 0;
         self.last_word(None);
         send_all(self.comm, &ToWorker::Stop)?;
         let interruption = self.stopping.take().map(|(why, since)| {
@@ -485,7 +487,6 @@ impl<'a> Manager<'a> {
             let late = |seat: &&Seat| !seat.held.is_empty() && seat.saved.is_none_or(|saved| saved < since);
             Interruption { why, left, late: self.board.seats().iter().filter(late).count() }
         });
-        let is_written = self.unwritten == 0;
         // Threads that do not answer end with the process.
         if interruption.is_none() && self.lost.iter().all(|slot| slot.rank != MANAGER) {
             self.pool.stop();
