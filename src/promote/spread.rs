@@ -11,9 +11,10 @@ use super::Rows;
 use super::figures::{self, RunCard, Sheet, TargetCard};
 use super::runs::AGAIN;
 use crate::comm::{Comm, CommError, catch_panic};
-use crate::diagnostics::{COLUMNS, Mode, diagnose};
+use crate::diagnostics::{COLUMNS, Estimate, Mode, diagnose_beside};
 use crate::io::netcdf;
-use crate::plot::Figure;
+use crate::plot::{Figure, PlotError};
+use crate::stats::{Turn, in_parallel};
 
 /// Time between two looks for answers.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -57,10 +58,10 @@ pub struct Made {
 
 impl Made {
     /// Adds figures as PNG and SVG.
-    fn draw(&mut self, figures: &[Figure]) {
-        for figure in figures {
+    fn add(&mut self, drawn: impl IntoIterator<Item = Option<Drawn>>) {
+        for (figure, png) in drawn.into_iter().flatten() {
             let file = |ending: &str| format!("{}.{ending}", figure.name().stem());
-            match figure.png() {
+            match png {
                 Ok(png) => self.files.push((file("png"), png)),
                 Err(error) => self.problems.push((
                     format!("diagnostics/{}", file("png")),
@@ -71,6 +72,18 @@ impl Made {
             self.files.push((file("svg"), figure.svg().as_bytes().to_vec()));
         }
     }
+}
+
+/// A figure and its pixels.
+type Drawn = (Figure, Result<Vec<u8>, PlotError>);
+
+/// A figure is drawn on one thread, others of the same subject beside it.
+fn drawing<'a>(figure: impl FnOnce() -> Option<Figure> + Send + 'a) -> Turn<'a, Option<Drawn>> {
+    Box::new(move || {
+        let figure = figure()?;
+        let png = figure.png();
+        Some((figure, png))
+    })
 }
 
 /// What ends the whole of the work.
@@ -103,10 +116,17 @@ impl Job {
                 let trace = read.map_err(|e| format!("is damaged ({e})"))?;
                 // A long trace is large twice over.
                 drop(bytes);
-                made.files.push(("diagnosis.json".into(), pretty(&diagnose(&trace, mode, threads))?));
-                if let Some(card) = card {
-                    made.draw(&card.figures(&trace, figures::of_mode(mode)));
-                }
+                let drawings = |estimate: Estimate| -> Vec<Turn<'_, Option<Drawn>>> {
+                    let names =
+                        card.iter().flat_map(|card| figures::of_mode(mode).iter().map(move |n| (card, *n)));
+                    let trace = &trace;
+                    names
+                        .map(|(card, name)| drawing(move || card.figure(trace, Some(&estimate), name)))
+                        .collect()
+                };
+                let (diagnosis, drawn) = diagnose_beside(&trace, mode, threads, drawings);
+                made.files.push(("diagnosis.json".into(), pretty(&diagnosis)?));
+                made.add(drawn);
             }
             Job::Target { rows, card, traces } => {
                 let compared = rows.map_or(Ok(None), |rows| rows.compare());
@@ -132,7 +152,12 @@ impl Job {
                             }
                         }
                     }
-                    made.draw(&card.figures(&sheets, predictions.as_deref(), &figures::TARGET_FIGURES));
+                    let (card, sheets, pairs) = (&card, &sheets, predictions.as_deref());
+                    let drawings = figures::TARGET_FIGURES
+                        .iter()
+                        .map(|name| drawing(move || card.figure(sheets, pairs, *name)))
+                        .collect();
+                    made.add(in_parallel(drawings, threads));
                 }
                 made.files.extend(predictions.map(|bytes| ("predictions.npz".to_owned(), bytes)));
             }

@@ -182,13 +182,13 @@ fn of_many(
     (summary, Ranked { sorted, ess_bulk, reduction, below })
 }
 
-type Task<'a> = Box<dyn FnOnce() -> Vec<f64> + Send + 'a>;
+type Task<'a> = Turn<'a, Vec<f64>>;
 
-/// The answers of `tasks` in their order, worked out on at most `threads` threads.
-pub(crate) fn in_parallel<'a, T: Send>(
-    tasks: Vec<Box<dyn FnOnce() -> T + Send + 'a>>,
-    threads: usize,
-) -> Vec<T> {
+/// A task of [`in_parallel`].
+pub(crate) type Turn<'a, T> = Box<dyn FnOnce() -> T + Send + 'a>;
+
+/// The answers of `tasks` in their order, worked out on at most `threads` threads, begun in order.
+pub(crate) fn in_parallel<T: Send>(tasks: Vec<Turn<'_, T>>, threads: usize) -> Vec<T> {
     use std::sync::Mutex;
     let count = tasks.len();
     let queue = Mutex::new(tasks.into_iter().enumerate());
