@@ -25,8 +25,7 @@ pub(super) fn png(name: &'static str, svg: &str) -> Result<Vec<u8>, PlotError> {
     encode(&pixels).map_err(|e| PlotError::Png { name, reason: e.to_string() })
 }
 
-/// Three bytes a pixel, for a page is opaque, in the format's quick compression: a tenth of the time of the usual
-/// one for a file about as large.
+/// Three bytes a pixel, for a page is opaque, in the quick compression of the format.
 fn encode(pixels: &tiny_skia::Pixmap) -> Result<Vec<u8>, png::EncodingError> {
     let colours: Vec<u8> =
         pixels.data().as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect();
