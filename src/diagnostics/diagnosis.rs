@@ -9,7 +9,9 @@ use crate::trace::Trace;
 /// Columns of a trace that a diagnosis looks at.
 pub const COLUMNS: [&str; 6] = ["llc", "L", "energy", "diverging", "acceptance_rate", "cumulative_fge"];
 /// Quantities that are diagnosed, in the order in which ranks are worked out: llc rises with L.
-const QUANTITIES: [&str; 2] = ["L", "llc"];
+const QUANTITIES: [&str; 2] = [FIRST, "llc"];
+/// The one whose draws are put in order.
+pub(crate) const FIRST: &str = "L";
 /// Quantiles that are told.
 const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
 /// Longest lag of the autocorrelations.
@@ -148,7 +150,7 @@ pub struct Energy {
 
 /// Diagnoses a trace on at most `threads` threads, which change no bit of it.
 pub fn diagnose(trace: &Trace, mode: Mode, threads: usize) -> Diagnosis {
-    diagnose_beside::<()>(trace, mode, threads, |_| Vec::new()).0
+    diagnose_beside::<()>(trace, mode, threads, None, |_| Vec::new()).0
 }
 
 /// What is known of llc before the rest of a diagnosis; `None` is what is undefined.
@@ -164,18 +166,20 @@ pub struct Estimate {
     pub r_hat: Option<f64>,
 }
 
-/// [`diagnose`], with other work on the same threads: `others` makes it from what is known of llc, and its answers
+/// [`diagnose`] where the order of the draws of [`FIRST`] may be known, with other work on the same threads: `others` makes it from what is known of llc, and its answers
 /// come back in its order. It is begun before what is left of the diagnosis.
 pub(crate) fn diagnose_beside<'a, T: Send + 'a>(
     trace: &'a Trace,
     mode: Mode,
     threads: usize,
+    order: Option<stats::Order>,
     others: impl FnOnce(Estimate) -> Vec<Turn<'a, T>>,
 ) -> (Diagnosis, Vec<T>) {
     let found: Vec<(&str, Vec<&'a [f64]>)> =
         QUANTITIES.into_iter().filter_map(|name| Some((name, trace.column(name)?))).collect();
     let chains: Vec<Vec<&'a [f64]>> = found.iter().map(|(_, chains)| chains.clone()).collect();
-    let summaries = stats::summarise(&chains, &QUANTILES, threads);
+    let order = order.filter(|_| found.first().is_some_and(|(name, _)| *name == FIRST));
+    let summaries = stats::summarise_ordered(&chains, &QUANTILES, threads, order);
     let llc = found.iter().position(|(name, _)| *name == "llc").map(|k| &summaries[k]);
     let estimate = llc.map_or_else(Estimate::default, |s| Estimate {
         mean: finite(s.mean),

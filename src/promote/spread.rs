@@ -11,10 +11,11 @@ use super::Rows;
 use super::figures::{self, RunCard, Sheet, TargetCard};
 use super::runs::AGAIN;
 use crate::comm::{Comm, CommError, catch_panic};
-use crate::diagnostics::{COLUMNS, Estimate, Mode, diagnose_beside};
+use crate::diagnostics::{COLUMNS, Estimate, FIRST, Mode, diagnose_beside};
 use crate::io::netcdf;
 use crate::plot::{Figure, PlotError};
-use crate::stats::{Turn, in_parallel};
+use crate::stats::{Order, Turn, in_parallel};
+use crate::trace::{ChainTrace, Trace};
 
 /// Time between two looks for answers.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -112,10 +113,7 @@ impl Job {
         let mut made = Made::default();
         match self {
             Job::Run { trace: bytes, mode, card } => {
-                let read = netcdf::read_columns(&bytes, &|name| COLUMNS.contains(&name));
-                let trace = read.map_err(|e| format!("is damaged ({e})"))?;
-                // A long trace is large twice over.
-                drop(bytes);
+                let (trace, order) = unpack(bytes, threads)?;
                 let drawings = |estimate: Estimate| -> Vec<Turn<'_, Option<Drawn>>> {
                     let names =
                         card.iter().flat_map(|card| figures::of_mode(mode).iter().map(move |n| (card, *n)));
@@ -124,7 +122,7 @@ impl Job {
                         .map(|(card, name)| drawing(move || card.figure(trace, Some(&estimate), name)))
                         .collect()
                 };
-                let (diagnosis, drawn) = diagnose_beside(&trace, mode, threads, drawings);
+                let (diagnosis, drawn) = diagnose_beside(&trace, mode, threads, order, drawings);
                 made.files.push(("diagnosis.json".into(), pretty(&diagnosis)?));
                 made.add(drawn);
             }
@@ -164,6 +162,32 @@ impl Job {
         }
         Ok(made)
     }
+}
+
+/// The columns of a trace that are looked at. One comes first, and its draws are put in order while the others are
+/// unpacked, which one thread does alone.
+fn unpack(bytes: Vec<u8>, threads: usize) -> Result<(Trace, Option<Order>), String> {
+    let read = |wanted: &dyn Fn(&str) -> bool| {
+        netcdf::read_columns(&bytes, wanted).map_err(|e| format!("is damaged ({e})"))
+    };
+    if threads < 2 {
+        return Ok((read(&|name| COLUMNS.contains(&name))?, None));
+    }
+    let first = read(&|name| name == FIRST)?;
+    let chains = first.column(FIRST).unwrap_or_default();
+    let (rest, order) = std::thread::scope(|scope| {
+        // Where no thread can be had, a summary sorts.
+        let sorting = std::thread::Builder::new().spawn_scoped(scope, || Order::of(&chains)).ok();
+        let rest = read(&|name| name != FIRST && COLUMNS.contains(&name));
+        (rest, sorting.and_then(|thread| thread.join().ok()).flatten())
+    });
+    let mut trace = rest?;
+    trace.layout.extend(first.layout);
+    trace.chains.resize_with(first.chains.len().max(trace.chains.len()), ChainTrace::default);
+    for (chain, column) in trace.chains.iter_mut().zip(first.chains) {
+        chain.values.extend(column.values);
+    }
+    Ok((trace, order))
 }
 
 fn pretty<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
