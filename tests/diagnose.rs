@@ -243,9 +243,28 @@ fn newest_is_what_the_manifest_says() {
     manifest["run_id"] = "f".repeat(64).into();
     fs::write(copy.join("manifest.json"), manifest.to_string()).expect("written");
     let found = RunsRoot::open(root).expect("a tree");
-    let target = manifest["target_id"].as_str().expect("an id");
+    let target = &manifest["target_id"].as_str().expect("an id").to_owned();
     assert_eq!(found.runs_of(target).count(), 3);
     assert_eq!(found.newest(target, "hmc").expect("a run").manifest.run_id, id);
+
+    // Within a second the fraction tells; a time in whole seconds is that of the second's begin.
+    let mut own: Value =
+        serde_json::from_slice(&fs::read(run.join("manifest.json")).expect("readable")).expect("JSON");
+    let when = own["provenance"]["when"].as_str().expect("a time").to_owned();
+    assert!(when.len() == "2026-01-01T00:00:00.000Z".len() && when.ends_with('Z'), "{when}");
+    for (ours, copys) in [
+        ("2026-01-01T00:00:00.250Z", "2026-01-01T00:00:00.249Z"),
+        ("2026-01-01T00:00:00.001Z", "2026-01-01T00:00:00Z"),
+        ("2026-01-01T00:00:01Z", "2026-01-01T00:00:00.999Z"),
+    ] {
+        for (dir, manifest, when) in [(&run, &mut own, ours), (&copy, &mut manifest, copys)] {
+            manifest["provenance"]["when"] = when.into();
+            fs::remove_file(dir.join("manifest.json")).expect("removable");
+            fs::write(dir.join("manifest.json"), manifest.to_string()).expect("written");
+        }
+        let found = RunsRoot::open(root).expect("a tree");
+        assert_eq!(found.newest(target, "hmc").expect("a run").manifest.run_id, id, "{ours} {copys}");
+    }
 }
 
 #[test]
@@ -289,6 +308,40 @@ fn students_are_compared_with_their_teachers() {
         // The noise of this data set has standard deviation 0.1: a mean of n squares of it.
         let noise = rows.teacher_loss.expect("a number") / 0.01;
         assert!((noise - 1.0).abs() < 4.0 * (2.0 / n).sqrt(), "{set}: {noise}");
+    }
+}
+
+#[test]
+fn absurd_sizes_in_a_damaged_configuration_are_told() {
+    let root = swept();
+    let root = root.path();
+    let found = RunsRoot::open(root).expect("a tree");
+    let target = found.targets().iter().find(|t| t.meta.problem == "mlp").expect("a network");
+    let file = target.dir.join("meta.json");
+    let whole: Value = serde_json::from_slice(&fs::read(&file).expect("readable")).expect("JSON");
+    let taught = serde_json::json!({ "network": whole["config"]["problem"]["mlp"]["model"], "dropout": 0.0 });
+    let huge = u64::MAX / 2;
+    for (at, value) in [
+        ("/model/hidden", serde_json::json!([huge, huge])),
+        ("/model/hidden", serde_json::json!([1u64 << 40])),
+        ("/model/in_dim", huge.into()),
+        ("/model/in_dim", 0.into()),
+        ("/model/out_dim", (1u64 << 50).into()),
+        ("/teacher/network/hidden", serde_json::json!([1u64 << 60, 1u64 << 60])),
+        ("/teacher/network/hidden", serde_json::json!([(1u64 << 20) + 1])),
+        ("/teacher/network/out_dim", 3.into()),
+    ] {
+        let mut meta = whole.clone();
+        let problem = &mut meta["config"]["problem"]["mlp"];
+        if at.starts_with("/teacher") {
+            problem["teacher"] = taught.clone();
+        }
+        *problem.pointer_mut(at).expect("a size") = value.clone();
+        fs::remove_file(&file).expect("removable");
+        fs::write(&file, meta.to_string()).expect("written");
+        let ran = lambda_hat(root, &["diagnose-target", "--target", &target.name()]);
+        assert_eq!(ran.code, 1, "{at} {value}: {ran:?}");
+        assert!(ran.err.contains("data.npz") && ran.err.contains("meta.json"), "{at} {value}: {ran:?}");
     }
 }
 

@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::verdict::{MAX_DIVERGENT, MAX_R_HAT, MIN_E_BFMI, MIN_ESS};
-use crate::stats;
+use crate::stats::{self, Turn};
 use crate::trace::Trace;
 
 /// Columns of a trace that a diagnosis looks at.
 pub const COLUMNS: [&str; 6] = ["llc", "L", "energy", "diverging", "acceptance_rate", "cumulative_fge"];
 /// Quantities that are diagnosed, in the order in which ranks are worked out: llc rises with L.
-const QUANTITIES: [&str; 2] = ["L", "llc"];
+const QUANTITIES: [&str; 2] = [FIRST, "llc"];
+/// The one whose draws are put in order.
+pub(crate) const FIRST: &str = "L";
 /// Quantiles that are told.
 const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
 /// Longest lag of the autocorrelations.
@@ -148,19 +150,72 @@ pub struct Energy {
 
 /// Diagnoses a trace on at most `threads` threads, which change no bit of it.
 pub fn diagnose(trace: &Trace, mode: Mode, threads: usize) -> Diagnosis {
-    let found: Vec<(&str, Vec<&[f64]>)> =
+    diagnose_beside::<()>(trace, mode, threads, None, |_| Vec::new()).0
+}
+
+/// What is known of llc before the rest of a diagnosis; `None` is what is undefined.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// [`Quantity::mean`]
+    pub mean: Option<f64>,
+    /// [`Quantity::mcse_mean`]
+    pub mcse: Option<f64>,
+    /// [`Quantity::ess_mean`]
+    pub ess: Option<f64>,
+    /// [`Quantity::r_hat`]
+    pub r_hat: Option<f64>,
+}
+
+/// [`diagnose`] where the order of the draws of [`FIRST`] may be known, with other work on the same threads: `others` makes it from what is known of llc, and its answers
+/// come back in its order. It is begun before what is left of the diagnosis.
+pub(crate) fn diagnose_beside<'a, T: Send + 'a>(
+    trace: &'a Trace,
+    mode: Mode,
+    threads: usize,
+    order: Option<stats::Order>,
+    others: impl FnOnce(Estimate) -> Vec<Turn<'a, T>>,
+) -> (Diagnosis, Vec<T>) {
+    let found: Vec<(&str, Vec<&'a [f64]>)> =
         QUANTITIES.into_iter().filter_map(|name| Some((name, trace.column(name)?))).collect();
-    let chains: Vec<Vec<&[f64]>> = found.iter().map(|(_, chains)| chains.clone()).collect();
-    let summaries = stats::summarise(&chains, &QUANTILES, threads);
+    let chains: Vec<Vec<&'a [f64]>> = found.iter().map(|(_, chains)| chains.clone()).collect();
+    let order = order.filter(|_| found.first().is_some_and(|(name, _)| *name == FIRST));
+    let summaries = stats::summarise_ordered(&chains, &QUANTILES, threads, order);
+    let llc = found.iter().position(|(name, _)| *name == "llc").map(|k| &summaries[k]);
+    let estimate = llc.map_or_else(Estimate::default, |s| Estimate {
+        mean: finite(s.mean),
+        mcse: finite(s.mcse_mean),
+        ess: finite(s.ess_mean),
+        r_hat: finite(s.r_hat),
+    });
+
+    let mut tasks: Vec<Turn<'_, Part<T>>> = Vec::new();
+    tasks.extend(
+        others(estimate)
+            .into_iter()
+            .map(|task| -> Turn<'_, Part<T>> { Box::new(move || Part::Other(task())) }),
+    );
+    for ((_, chains), summary) in found.iter().zip(&summaries) {
+        push_tasks(&mut tasks, chains, summary, mode);
+    }
+    let energies = trace.column("energy");
+    for chain in energies.iter().flatten().copied() {
+        tasks.push(Box::new(move || Part::Number(stats::e_bfmi(chain))));
+    }
+    let rates = trace.column("acceptance_rate");
+    for chain in rates.iter().flatten().copied() {
+        tasks.push(Box::new(move || Part::Number(stats::mean(chain))));
+    }
+    let mut answers = Answers::of(stats::in_parallel(tasks, threads));
+
     let work = work_until(trace);
     let mut quantities: Vec<Quantity> = found
         .iter()
         .zip(&summaries)
-        .map(|((name, chains), summary)| quantity(name, chains, summary, mode, work.as_deref(), threads))
+        .map(|((name, chains), summary)| quantity(name, chains, summary, mode, work.as_deref(), &mut answers))
         .collect();
     quantities.reverse();
-    let energy = trace.column("energy").map(|chains| {
-        let each: Vec<f64> = chains.iter().map(|chain| stats::e_bfmi(chain)).collect();
+    let energy = energies.map(|chains| {
+        let each: Vec<f64> = chains.iter().map(|_| answers.number()).collect();
         // A NaN stays.
         let least = each.iter().copied().reduce(|a, b| if a.is_nan() || a <= b { a } else { b });
         Energy { e_bfmi: each.iter().map(|x| finite(*x)).collect(), least: least.and_then(finite) }
@@ -173,13 +228,86 @@ pub fn diagnose(trace: &Trace, mode: Mode, threads: usize) -> Diagnosis {
         quantities,
         energy,
         divergences: trace.column("diverging").map(|chains| chains.iter().map(marked).collect()),
-        acceptance: trace
-            .column("acceptance_rate")
-            .map(|chains| chains.iter().map(|c| finite(stats::mean(c))).collect()),
+        acceptance: rates.map(|chains| chains.iter().map(|_| finite(answers.number())).collect()),
         findings: Vec::new(),
     };
     diagnosis.findings = diagnosis.objections();
-    diagnosis
+    (diagnosis, answers.others)
+}
+
+/// The answer of one task.
+enum Part<T> {
+    Other(T),
+    Ends(f64, Option<stats::BurnIn>),
+    Running(Vec<stats::RunningPoint>),
+    Numbers(Vec<f64>),
+    Number(f64),
+}
+
+/// Answers of each kind, in the order of their tasks.
+struct Answers<T> {
+    others: Vec<T>,
+    ends: std::vec::IntoIter<(f64, Option<stats::BurnIn>)>,
+    running: std::vec::IntoIter<Vec<stats::RunningPoint>>,
+    lists: std::vec::IntoIter<Vec<f64>>,
+    numbers: std::vec::IntoIter<f64>,
+}
+
+impl<T> Answers<T> {
+    fn of(parts: Vec<Part<T>>) -> Self {
+        let (mut others, mut ends, mut running) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lists, mut numbers) = (Vec::new(), Vec::new());
+        for part in parts {
+            match part {
+                Part::Other(answer) => others.push(answer),
+                Part::Ends(z, found) => ends.push((z, found)),
+                Part::Running(points) => running.push(points),
+                Part::Numbers(list) => lists.push(list),
+                Part::Number(x) => numbers.push(x),
+            }
+        }
+        Self {
+            others,
+            ends: ends.into_iter(),
+            running: running.into_iter(),
+            lists: lists.into_iter(),
+            numbers: numbers.into_iter(),
+        }
+    }
+
+    fn number(&mut self) -> f64 {
+        self.numbers.next().unwrap_or(f64::NAN)
+    }
+}
+
+/// What [`quantity`] takes from its answers. Long tasks come first.
+fn push_tasks<'a, T: Send + 'a>(
+    tasks: &mut Vec<Turn<'a, Part<T>>>,
+    chains: &[&'a [f64]],
+    summary: &stats::Summary,
+    mode: Mode,
+) {
+    let all = chains.to_vec();
+    tasks.push(Box::new(move || match mode {
+        Mode::Light => Part::Ends(stats::geweke(&all), None),
+        Mode::Full => {
+            let (z, found) = stats::geweke_and_burn_in(&all);
+            Part::Ends(z, Some(found))
+        }
+    }));
+    if mode == Mode::Full {
+        let all = chains.to_vec();
+        let count: usize = chains.iter().map(|c| c.len()).sum();
+        let tau = count as f64 / summary.ess_mean;
+        tasks.push(Box::new(move || Part::Running(stats::running_mean(&all, tau, POINTS))));
+    }
+    for &chain in chains {
+        if mode == Mode::Full {
+            let lags = move || Part::Numbers(stats::autocorrelation_to(chain, LONGEST_LAG));
+            tasks.push(Box::new(lags));
+        }
+        tasks.push(Box::new(move || Part::Number(stats::geweke(&[chain]))));
+    }
 }
 
 /// Work of all chains until each draw, where the trace counts it.
@@ -192,13 +320,13 @@ fn work_until(trace: &Trace) -> Option<Vec<f64>> {
     Some(total)
 }
 
-fn quantity(
+fn quantity<T>(
     name: &str,
     chains: &[&[f64]],
     summary: &stats::Summary,
     mode: Mode,
     work: Option<&[f64]>,
-    threads: usize,
+    answers: &mut Answers<T>,
 ) -> Quantity {
     let quantile = |q: &stats::QuantileSummary| Quantile {
         q: q.q,
@@ -206,10 +334,7 @@ fn quantity(
         ess: finite(q.ess),
         mcse: finite(q.mcse),
     };
-    let each: Vec<Box<dyn FnOnce() -> f64 + Send>> = chains
-        .iter()
-        .map(|chain| -> Box<dyn FnOnce() -> f64 + Send> { Box::new(move || stats::geweke(&[chain])) })
-        .collect();
+    let (geweke, found) = answers.ends.next().unwrap_or((f64::NAN, None));
     Quantity {
         name: name.into(),
         not_finite: chains.iter().flat_map(|c| c.iter()).filter(|x| !x.is_finite()).count(),
@@ -223,22 +348,24 @@ fn quantity(
         ess_tail: finite(summary.ess_tail),
         ess_sd: finite(summary.ess_sd),
         quantiles: summary.quantiles.iter().map(quantile).collect(),
-        geweke_z: finite(stats::geweke(chains)),
-        geweke_z_chains: stats::in_parallel(each, threads).into_iter().map(finite).collect(),
-        full: (mode == Mode::Full).then(|| full(chains, summary, work, threads)),
+        geweke_z: finite(geweke),
+        geweke_z_chains: chains.iter().map(|_| finite(answers.number())).collect(),
+        full: (mode == Mode::Full)
+            .then_some(found)
+            .flatten()
+            .map(|found| full(chains, summary, work, &found, answers)),
     }
 }
 
-fn full(chains: &[&[f64]], summary: &stats::Summary, work: Option<&[f64]>, threads: usize) -> Full {
-    type Task<'a> = Box<dyn FnOnce() -> Vec<f64> + Send + 'a>;
-    let each: Vec<Task<'_>> = chains
-        .iter()
-        .map(|chain| -> Task<'_> { Box::new(move || stats::autocorrelation_to(chain, LONGEST_LAG)) })
-        .collect();
-    let correlations = stats::in_parallel(each, threads);
-    let count: usize = chains.iter().map(|c| c.len()).sum();
-    let running = stats::running_mean(chains, count as f64 / summary.ess_mean, POINTS);
-    let found = stats::burn_in(chains);
+fn full<T>(
+    chains: &[&[f64]],
+    summary: &stats::Summary,
+    work: Option<&[f64]>,
+    found: &stats::BurnIn,
+    answers: &mut Answers<T>,
+) -> Full {
+    let correlations: Vec<Vec<f64>> = answers.lists.by_ref().take(chains.len()).collect();
+    let running = answers.running.next().unwrap_or_default();
     let shift = found.needed.map(|cut| {
         // Of chains of one length the mean of all is the mean of means.
         let rest: Vec<f64> = chains.iter().map(|c| stats::mean(&c[cut..])).collect();

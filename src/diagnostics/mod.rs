@@ -12,5 +12,8 @@ mod verdict;
 
 pub use analysis::{Analysis, Bias, Context, Tuning, analyse, is_wrong};
 pub use control_variate::{Adjusted, adjust};
-pub use diagnosis::{BurnIn, COLUMNS, Diagnosis, Energy, Full, Mode, Quantile, Quantity, Running, diagnose};
+pub use diagnosis::{
+    BurnIn, COLUMNS, Diagnosis, Energy, Estimate, Full, Mode, Quantile, Quantity, Running, diagnose,
+};
+pub(crate) use diagnosis::{FIRST, diagnose_beside};
 pub use verdict::Verdict;

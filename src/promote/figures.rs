@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{FoundRun, FoundTarget, Trouble, teacher};
 use crate::config::{Loss, Problem};
-use crate::diagnostics::{Analysis, Mode, diagnose};
+use crate::diagnostics::{Analysis, Estimate, Mode, diagnose};
 use crate::io::{netcdf, npz};
 use crate::plot::{self, Figure, FigureName, Predictions, RunSeries, TargetCurves};
 use crate::target::TrainingOutcome;
@@ -115,19 +115,27 @@ impl RunCard {
 
     /// The figures `names` of the run with this trace.
     pub fn figures(&self, trace: &Trace, names: &[FigureName]) -> Vec<Figure> {
-        let Some(chains) = trace.column("llc") else { return Vec::new() };
-        let estimate = self.analysis.is_none().then(|| Estimate::of(trace));
-        let mut series = self.series(chains, estimate.as_ref());
+        let estimate = self.analysis.is_none().then(|| estimate_of(trace));
+        names.iter().filter_map(|name| self.figure(trace, estimate.as_ref(), *name)).collect()
+    }
+
+    /// One of them, for a run without `analysis.json` with this `estimate`.
+    pub(super) fn figure(
+        &self,
+        trace: &Trace,
+        estimate: Option<&Estimate>,
+        name: FigureName,
+    ) -> Option<Figure> {
+        let mut series = self.series(trace.column("llc")?, estimate);
         series.energy = trace.column("energy");
-        let draw = |name: &FigureName| match name {
+        match name {
             FigureName::Trace => Some(plot::trace(&series)),
             FigureName::RunningLlc => Some(plot::running_llc(&series)),
             FigureName::Rank => Some(plot::rank(&series)),
             FigureName::Autocorr => Some(plot::autocorr(&series)),
             FigureName::Energy => series.energy.is_some().then(|| plot::energy(&series)),
             _ => None,
-        };
-        names.iter().filter_map(draw).collect()
+        }
     }
 
     /// Seconds are shared out between warmup and draws as the work was, so that both costs of a figure
@@ -162,24 +170,14 @@ impl RunCard {
 }
 
 /// What the draws themselves say, for a run whose `analysis.json` is not to be had.
-#[derive(Clone, Copy, Debug)]
-struct Estimate {
-    mean: Option<f64>,
-    mcse: Option<f64>,
-    ess: Option<f64>,
-    r_hat: Option<f64>,
-}
-
-impl Estimate {
-    fn of(trace: &Trace) -> Self {
-        let diagnosis = diagnose(trace, Mode::Light, 1);
-        let llc = diagnosis.quantity("llc");
-        Self {
-            mean: llc.and_then(|q| q.mean),
-            mcse: llc.and_then(|q| q.mcse_mean),
-            ess: llc.and_then(|q| q.ess_mean),
-            r_hat: llc.and_then(|q| q.r_hat),
-        }
+fn estimate_of(trace: &Trace) -> Estimate {
+    let diagnosis = diagnose(trace, Mode::Light, 1);
+    let llc = diagnosis.quantity("llc");
+    Estimate {
+        mean: llc.and_then(|q| q.mean),
+        mcse: llc.and_then(|q| q.mcse_mean),
+        ess: llc.and_then(|q| q.ess_mean),
+        r_hat: llc.and_then(|q| q.r_hat),
     }
 }
 
@@ -194,7 +192,7 @@ pub struct Sheet {
 impl Sheet {
     /// From a trace, of which nothing but llc is kept.
     pub fn new(card: RunCard, mut trace: Trace) -> Self {
-        let estimate = card.analysis.is_none().then(|| Estimate::of(&trace));
+        let estimate = card.analysis.is_none().then(|| estimate_of(&trace));
         let llc = match trace.index_of("llc") {
             Some(k) => trace.chains.iter_mut().map(|c| std::mem::take(&mut c.values[k])).collect(),
             None => Vec::new(),
@@ -246,23 +244,27 @@ impl TargetCard {
 
     /// The figures `names` of the target with these runs and the bytes of `predictions.npz`.
     pub fn figures(&self, runs: &[Sheet], predictions: Option<&[u8]>, names: &[FigureName]) -> Vec<Figure> {
+        names.iter().filter_map(|name| self.figure(runs, predictions, *name)).collect()
+    }
+
+    /// One of them.
+    pub(super) fn figure(
+        &self,
+        runs: &[Sheet],
+        predictions: Option<&[u8]>,
+        name: FigureName,
+    ) -> Option<Figure> {
         let series: Vec<RunSeries> = runs.iter().map(Sheet::series).collect();
-        let pairs = predictions.and_then(|bytes| npz::read(bytes).ok());
-        let pairs = |set: &str| -> Option<Vec<(f64, f64)>> {
-            let of = |who: &str| pairs.as_ref()?.get(&format!("{set}_{who}"))?.values.to_f64();
-            Some(of("teacher")?.into_iter().zip(of("student")?).collect())
-        };
         let predicted = |set: &str| {
-            let data = Predictions {
-                target: &self.target,
-                held_out: set == "test",
-                pairs: pairs(set)?.into(),
-                observed: false,
-            };
+            let arrays = npz::read(predictions?).ok()?;
+            let of = |who: &str| arrays.get(&format!("{set}_{who}"))?.values.to_f64();
+            let pairs: Vec<(f64, f64)> = of("teacher")?.into_iter().zip(of("student")?).collect();
+            let held_out = set == "test";
+            let data = Predictions { target: &self.target, held_out, pairs: pairs.into(), observed: false };
             Some(plot::pred_vs_teacher(&data))
         };
-        let draw = |name: &FigureName| match name {
-            name if compares(*name) && series.is_empty() => None,
+        match name {
+            name if compares(name) && series.is_empty() => None,
             FigureName::Comparison => Some(plot::comparison(&self.target, &series)),
             FigureName::Convergence => Some(plot::convergence(&self.target, &series)),
             FigureName::Wnv => Some(plot::wnv(&self.target, &series)),
@@ -270,8 +272,7 @@ impl TargetCard {
             FigureName::PredTrain => predicted("train"),
             FigureName::PredTest => predicted("test"),
             _ => None,
-        };
-        names.iter().filter_map(draw).collect()
+        }
     }
 
     fn loss_curve(&self) -> Option<Figure> {

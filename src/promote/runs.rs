@@ -11,6 +11,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -92,7 +93,7 @@ pub struct Precision {
 /// When, where and by what something was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// End of the work, RFC 3339, UTC; the order of such texts is the order in time.
+    /// End of the work, RFC 3339, UTC: with milliseconds, or in whole seconds where an older version wrote it.
     pub when: String,
     /// Version of the program.
     pub version: String,
@@ -375,9 +376,10 @@ impl FoundRun {
             .map_err(|e| Trouble::new(&self.dir, "trace.nc", format!("is damaged ({e})")))
     }
 
-    /// What a later run is later by: finish time, and the id where two finished in one second.
-    pub(super) fn age(&self) -> (&str, &str) {
-        (&self.manifest.provenance.when, &self.manifest.run_id)
+    /// What a later run is later by: finish time, and the id where two finished at once. A time that cannot be read
+    /// was before all others.
+    pub(super) fn age(&self) -> (Option<Timestamp>, &str) {
+        (self.manifest.provenance.when.parse().ok(), &self.manifest.run_id)
     }
 
     /// Puts a file into the run's `diagnostics/`, whole or not at all.

@@ -11,9 +11,11 @@ use super::Rows;
 use super::figures::{self, RunCard, Sheet, TargetCard};
 use super::runs::AGAIN;
 use crate::comm::{Comm, CommError, catch_panic};
-use crate::diagnostics::{COLUMNS, Mode, diagnose};
+use crate::diagnostics::{COLUMNS, Estimate, FIRST, Mode, diagnose_beside};
 use crate::io::netcdf;
-use crate::plot::Figure;
+use crate::plot::{Figure, PlotError};
+use crate::stats::{Order, Turn, in_parallel};
+use crate::trace::{ChainTrace, Trace};
 
 /// Time between two looks for answers.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -57,10 +59,10 @@ pub struct Made {
 
 impl Made {
     /// Adds figures as PNG and SVG.
-    fn draw(&mut self, figures: &[Figure]) {
-        for figure in figures {
+    fn add(&mut self, drawn: impl IntoIterator<Item = Option<Drawn>>) {
+        for (figure, png) in drawn.into_iter().flatten() {
             let file = |ending: &str| format!("{}.{ending}", figure.name().stem());
-            match figure.png() {
+            match png {
                 Ok(png) => self.files.push((file("png"), png)),
                 Err(error) => self.problems.push((
                     format!("diagnostics/{}", file("png")),
@@ -71,6 +73,18 @@ impl Made {
             self.files.push((file("svg"), figure.svg().as_bytes().to_vec()));
         }
     }
+}
+
+/// A figure and its pixels.
+type Drawn = (Figure, Result<Vec<u8>, PlotError>);
+
+/// A figure is drawn on one thread, others of the same subject beside it.
+fn drawing<'a>(figure: impl FnOnce() -> Option<Figure> + Send + 'a) -> Turn<'a, Option<Drawn>> {
+    Box::new(move || {
+        let figure = figure()?;
+        let png = figure.png();
+        Some((figure, png))
+    })
 }
 
 /// What ends the whole of the work.
@@ -99,14 +113,18 @@ impl Job {
         let mut made = Made::default();
         match self {
             Job::Run { trace: bytes, mode, card } => {
-                let read = netcdf::read_columns(&bytes, &|name| COLUMNS.contains(&name));
-                let trace = read.map_err(|e| format!("is damaged ({e})"))?;
-                // A long trace is large twice over.
-                drop(bytes);
-                made.files.push(("diagnosis.json".into(), pretty(&diagnose(&trace, mode, threads))?));
-                if let Some(card) = card {
-                    made.draw(&card.figures(&trace, figures::of_mode(mode)));
-                }
+                let (trace, order) = unpack(bytes, threads)?;
+                let drawings = |estimate: Estimate| -> Vec<Turn<'_, Option<Drawn>>> {
+                    let names =
+                        card.iter().flat_map(|card| figures::of_mode(mode).iter().map(move |n| (card, *n)));
+                    let trace = &trace;
+                    names
+                        .map(|(card, name)| drawing(move || card.figure(trace, Some(&estimate), name)))
+                        .collect()
+                };
+                let (diagnosis, drawn) = diagnose_beside(&trace, mode, threads, order, drawings);
+                made.files.push(("diagnosis.json".into(), pretty(&diagnosis)?));
+                made.add(drawn);
             }
             Job::Target { rows, card, traces } => {
                 let compared = rows.map_or(Ok(None), |rows| rows.compare());
@@ -132,13 +150,44 @@ impl Job {
                             }
                         }
                     }
-                    made.draw(&card.figures(&sheets, predictions.as_deref(), &figures::TARGET_FIGURES));
+                    let (card, sheets, pairs) = (&card, &sheets, predictions.as_deref());
+                    let drawings = figures::TARGET_FIGURES
+                        .iter()
+                        .map(|name| drawing(move || card.figure(sheets, pairs, *name)))
+                        .collect();
+                    made.add(in_parallel(drawings, threads));
                 }
                 made.files.extend(predictions.map(|bytes| ("predictions.npz".to_owned(), bytes)));
             }
         }
         Ok(made)
     }
+}
+
+/// The columns of a trace that are looked at. One comes first, and its draws are put in order while the others are
+/// unpacked, which one thread does alone.
+fn unpack(bytes: Vec<u8>, threads: usize) -> Result<(Trace, Option<Order>), String> {
+    let read = |wanted: &dyn Fn(&str) -> bool| {
+        netcdf::read_columns(&bytes, wanted).map_err(|e| format!("is damaged ({e})"))
+    };
+    if threads < 2 {
+        return Ok((read(&|name| COLUMNS.contains(&name))?, None));
+    }
+    let first = read(&|name| name == FIRST)?;
+    let chains = first.column(FIRST).unwrap_or_default();
+    let (rest, order) = std::thread::scope(|scope| {
+        // Where no thread can be had, a summary sorts.
+        let sorting = std::thread::Builder::new().spawn_scoped(scope, || Order::of(&chains)).ok();
+        let rest = read(&|name| name != FIRST && COLUMNS.contains(&name));
+        (rest, sorting.and_then(|thread| thread.join().ok()).flatten())
+    });
+    let mut trace = rest?;
+    trace.layout.extend(first.layout);
+    trace.chains.resize_with(first.chains.len().max(trace.chains.len()), ChainTrace::default);
+    for (chain, column) in trace.chains.iter_mut().zip(first.chains) {
+        chain.values.extend(column.values);
+    }
+    Ok((trace, order))
 }
 
 fn pretty<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {

@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{FoundTarget, Trouble};
-use crate::config::{Id, Loss, Network, Problem, TargetSpec};
+use crate::config::{Id, Loss, Mlp, Network, Problem, TargetSpec};
 use crate::io::npz::{self, Array, Values};
-use crate::target::{NetworkPotential, Potential, Reference, Teacher};
+use crate::target::{NetworkPotential, Potential, Reference, TargetError, Teacher, param_count};
 
 /// Pairs of predictions that are kept of training rows, and of fresh ones.
 const MOST_PAIRS: usize = 2_000;
 /// Fresh rows: as many as training has, within these bounds.
 const FRESH: (usize, usize) = (1_000, 10_000);
+
+/// Units in a layer of a teacher that is believed: what is worked out for a block of rows is as wide.
+const MOST_UNITS: usize = 1 << 20;
 
 /// `diagnostics/target.json`: how student and teacher fit training rows and fresh ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,7 +73,7 @@ impl Rows {
 impl FoundTarget {
     /// Whether it has a teacher to be compared with.
     pub fn has_teacher(&self) -> bool {
-        self.id().is_ok_and(|id| Teacher::of(&self.meta.config, id.0).is_some())
+        self.id().is_ok() && matches!(self.meta.config.problem, Problem::Mlp(_))
     }
 
     fn id(&self) -> Result<Id, Trouble> {
@@ -114,12 +117,14 @@ pub fn compare_with_teacher(
     y: &[f64],
     w: &[f64],
 ) -> Result<Option<(TargetDiagnosis, Vec<u8>)>, String> {
-    let (Problem::Mlp(problem), Some(teacher)) = (&spec.problem, Teacher::of(spec, id)) else {
-        return Ok(None);
-    };
+    let Problem::Mlp(problem) = &spec.problem else { return Ok(None) };
+    // The configuration is a file's: nothing of its sizes is made before they are those of the arrays.
+    let unfit =
+        |e: TargetError| format!("does not fit the configuration in meta.json ({e}): is that damaged?");
+    Teacher::check(problem).map_err(unfit)?;
     let student = &problem.model;
-    let rows = x.len() / student.in_dim.max(1);
-    let needed = [rows * student.in_dim, rows * student.out_dim, Reference::new(student).dim()];
+    let rows = x.len() / student.in_dim;
+    let needed = [rows * student.in_dim, rows.saturating_mul(student.out_dim), param_count(student)];
     let found = [x.len(), y.len(), w.len()];
     if found != needed || rows == 0 {
         return Err(format!(
@@ -127,8 +132,17 @@ pub fn compare_with_teacher(
              belong to different targets; copy the directory again"
         ));
     }
+    // A teacher of its own shape has no array to be measured by.
+    let widest = spec_teacher(problem).hidden.iter().max().copied().unwrap_or(0);
+    if widest > MOST_UNITS {
+        return Err(format!(
+            "does not fit the configuration in meta.json (a layer of the teacher has {widest} units, more than \
+             {MOST_UNITS}): is that damaged?"
+        ));
+    }
+    let Some(teacher) = Teacher::of(spec, id) else { return Ok(None) };
     let fresh_count = rows.clamp(FRESH.0, FRESH.1);
-    let fresh = teacher.fresh_rows(fresh_count).map_err(|e| e.to_string())?;
+    let fresh = teacher.fresh_rows(fresh_count).map_err(unfit)?;
     let mut arrays = Vec::new();
     let mut sets = Vec::new();
     for (name, x, y) in [("train", x, y), ("test", &fresh.x, &fresh.y)] {
@@ -152,6 +166,11 @@ pub fn compare_with_teacher(
     let loss = name_of(&problem.loss);
     let [train, test] = sets.try_into().map_err(|_| "two sets of rows were expected".to_owned())?;
     Ok(Some((TargetDiagnosis { loss: loss.into(), train, test }, predictions)))
+}
+
+/// The shape of a problem's teacher: its own, or the student's.
+fn spec_teacher(problem: &Mlp) -> &Network {
+    problem.teacher.as_ref().map_or(&problem.model, |teacher| &teacher.network)
 }
 
 /// A loss as files and figures name it.

@@ -30,8 +30,9 @@ pub use convergence::{
 };
 pub use moments::{mean, median, quantile, sd, sum, t_quantile_975, variance};
 pub use rank::normal_quantile;
-pub(crate) use summary::in_parallel;
+pub(crate) use summary::{Order, Turn, in_parallel, summarise_ordered};
 pub use summary::{QuantileSummary, Summary, summarise};
 pub use transient::{
-    BurnIn, DRIFT_LIMIT, RunningPoint, burn_in, drift_from_end, geweke, mser5, running_mean,
+    BurnIn, DRIFT_LIMIT, RunningPoint, burn_in, drift_from_end, geweke, geweke_and_burn_in, mser5,
+    running_mean,
 };

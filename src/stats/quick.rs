@@ -4,6 +4,8 @@
 //!
 //! The definitions are those of `convergence`; last bits differ, since sums are taken in another order.
 
+use std::sync::Arc;
+
 use super::autocorrelation::{LAGS, add_lagged, paired_autocovariance};
 use super::convergence::{RESOLUTION, autocorrelation_time, reduction, size_of};
 use super::moments::{mean, sum, variance};
@@ -77,32 +79,30 @@ impl<'a> Halves<'a> {
 /// Draws in ascending order, and where they stand.
 pub(super) struct Sorted {
     /// Indices, draws counted through all chains.
-    pub order: Vec<u32>,
+    pub order: Arc<Vec<u32>>,
     /// Values.
     pub values: Vec<f64>,
 }
 
 impl Sorted {
-    /// Sorts, unless the order of `like` is good for these chains too: that of a quantity which rises
-    /// with this one is.
-    pub fn new(chains: &[&[f64]], like: Option<&Sorted>) -> Self {
-        let draws = chains.first().map_or(1, |c| c.len());
-        let at = |i: &u32| chains[*i as usize / draws][*i as usize % draws];
-        if let Some(like) = like.filter(|like| like.order.len() == chains.len() * draws) {
-            let values: Vec<f64> = like.order.iter().map(at).collect();
-            if values.is_sorted() {
-                return Self { order: like.order.clone(), values };
-            }
-        }
+    /// Sorts.
+    pub fn new(chains: &[&[f64]]) -> Self {
         let order = ascending(chains.iter().copied().flatten());
-        let values = order.iter().map(at).collect();
-        Self { order, values }
+        let values = in_order(chains, &order);
+        Self { order: Arc::new(order), values }
+    }
+
+    /// Without sorting, where the order of `like` is good for these chains too: that of a quantity which rises with
+    /// this one is. `values` are theirs in that order.
+    pub fn like(like: &Sorted, values: Vec<f64>) -> Option<Self> {
+        let fits = values.len() == like.order.len() && values.is_sorted();
+        fits.then(|| Self { order: Arc::clone(&like.order), values })
     }
 
     /// Whether the ranks of all draws are those of `other`, ties included.
     pub fn ranks_like(&self, other: &Sorted) -> bool {
         let tied = |values: &[f64], k: usize| values[k] == values[k + 1];
-        self.order == other.order
+        (Arc::ptr_eq(&self.order, &other.order) || self.order == other.order)
             && (0..self.values.len().saturating_sub(1))
                 .all(|k| tied(&self.values, k) == tied(&other.values, k))
     }
@@ -131,6 +131,12 @@ impl Sorted {
     fn inside(&self, halves: &Halves<'_>) -> (Vec<u32>, Vec<f64>) {
         self.order.iter().zip(&self.values).filter(|(i, _)| halves.holds(**i)).unzip()
     }
+}
+
+/// The draws of chains of one length at these indices, counted through all chains.
+pub(super) fn in_order(chains: &[&[f64]], order: &[u32]) -> Vec<f64> {
+    let draws = chains.first().map_or(1, |c| c.len());
+    order.iter().map(|&i| chains[i as usize / draws][i as usize % draws]).collect()
 }
 
 /// The scores of distances from the median, of `values` in ascending order.

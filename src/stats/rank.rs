@@ -124,6 +124,7 @@ pub(super) fn normal_scores(x: &[f64]) -> Vec<f64> {
 pub(super) fn ascending<'a>(x: impl Iterator<Item = &'a f64>) -> Vec<u32> {
     const BITS: usize = 11;
     const DIGITS: usize = 1 << BITS;
+    const PASSES: usize = 64usize.div_ceil(BITS);
     // Maps doubles to integers in the same order; -0 counts as 0.
     let key = |v: f64| {
         let bits = (v + 0.0).to_bits();
@@ -131,17 +132,25 @@ pub(super) fn ascending<'a>(x: impl Iterator<Item = &'a f64>) -> Vec<u32> {
     };
     let mut from: Vec<(u64, u32)> = (0..).zip(x).map(|(i, &v)| (key(v), i)).collect();
     let mut to = vec![(0, 0); from.len()];
-    for shift in (0..64).step_by(BITS) {
-        let digit = |entry: &(u64, u32)| (entry.0 >> shift) as usize % DIGITS;
-        let mut counts = [0usize; DIGITS];
-        from.iter().for_each(|entry| counts[digit(entry)] += 1);
+    let digit = |key: u64, pass: usize| (key >> (pass * BITS)) as usize % DIGITS;
+    let mut counts = vec![[0u32; DIGITS]; PASSES];
+    for entry in &from {
+        for (pass, counts) in counts.iter_mut().enumerate() {
+            counts[digit(entry.0, pass)] += 1;
+        }
+    }
+    for (pass, places) in counts.iter_mut().enumerate() {
+        // Digits that all values share put them in no other order.
+        if from.first().is_some_and(|entry| places[digit(entry.0, pass)] as usize == from.len()) {
+            continue;
+        }
         let mut place = 0;
-        for count in &mut counts {
+        for count in places.iter_mut() {
             (*count, place) = (place, place + *count);
         }
         for entry in &from {
-            let next = &mut counts[digit(entry)];
-            to[*next] = *entry;
+            let next = &mut places[digit(entry.0, pass)];
+            to[*next as usize] = *entry;
             *next += 1;
         }
         std::mem::swap(&mut from, &mut to);

@@ -4,7 +4,7 @@ use super::convergence::{
     error_of_quantile, ess_bulk, ess_mean, ess_quantile, ess_sd, mcse_mean, mcse_quantile, mcse_sd, r_hat,
 };
 use super::moments::{mean, quantile, sd, sorted_quantile};
-use super::quick::{Halves, Sorted, pooled};
+use super::quick::{Halves, Sorted, in_order, pooled};
 use super::table::Table;
 
 /// From so many draws on the quick ways are taken.
@@ -54,19 +54,49 @@ pub struct QuantileSummary {
 /// sums are taken in another order, what depends on ranks is worked out once for quantities that rise
 /// with each other (llc and L), and the numbers agree to rounding.
 pub fn summarise(quantities: &[Vec<&[f64]>], quantiles: &[f64], threads: usize) -> Vec<Summary> {
-    let mut before = None;
+    summarise_ordered(quantities, quantiles, threads, None)
+}
+
+/// [`summarise`] where the order of the first quantity's draws is known, or may be.
+pub(crate) fn summarise_ordered(
+    quantities: &[Vec<&[f64]>],
+    quantiles: &[f64],
+    threads: usize,
+    first: Option<Order>,
+) -> Vec<Summary> {
+    let mut sorted = first.map(|order| order.0);
+    let mut before: Option<Ranked> = None;
     let mut out = Vec::new();
-    for chains in quantities {
-        let draws: usize = chains.iter().map(|c| c.len()).sum();
-        if draws < MANY || Table::gather_check(chains, 1).is_none() || u32::try_from(draws).is_err() {
+    for (k, chains) in quantities.iter().enumerate() {
+        if !are_many(chains) {
+            sorted = None;
             out.push(of_few(chains, quantiles));
             continue;
         }
-        let (summary, ranked) = of_many(chains, quantiles, before.as_ref(), threads);
+        let known = sorted.take().unwrap_or_else(|| Sorted::new(chains));
+        let next = quantities.get(k + 1).filter(|next| are_many(next)).map(Vec::as_slice);
+        let (summary, ranked, values) = of_many(chains, known, quantiles, before.as_ref(), next, threads);
+        sorted = values.and_then(|values| Sorted::like(&ranked.sorted, values));
         out.push(summary);
         before = Some(ranked);
     }
     out
+}
+
+/// The draws of a quantity in ascending order, found while there is nothing else to do yet.
+pub(crate) struct Order(Sorted);
+
+impl Order {
+    /// `None` where a summary needs none.
+    pub(crate) fn of(chains: &[&[f64]]) -> Option<Self> {
+        are_many(chains).then(|| Self(Sorted::new(chains)))
+    }
+}
+
+/// Whether the quick ways are taken.
+fn are_many(chains: &[&[f64]]) -> bool {
+    let draws: usize = chains.iter().map(|c| c.len()).sum();
+    draws >= MANY && u32::try_from(draws).is_ok() && Table::gather_check(chains, 1).is_some()
 }
 
 /// What depends on the ranks of draws alone.
@@ -108,14 +138,17 @@ fn of_few(chains: &[&[f64]], quantiles: &[f64]) -> Summary {
     }
 }
 
+/// With it comes what serves the quantity that is summarised after this one: the values of `next` in the order of
+/// these.
 fn of_many(
     chains: &[&[f64]],
+    sorted: Sorted,
     quantiles: &[f64],
     before: Option<&Ranked>,
+    next: Option<&[&[f64]]>,
     threads: usize,
-) -> (Summary, Ranked) {
+) -> (Summary, Ranked, Option<Vec<f64>>) {
     let halves = Halves::new(chains);
-    let sorted = Sorted::new(chains, before.map(|b| &b.sorted));
     let before = before.filter(|b| sorted.ranks_like(&b.sorted));
     let count = sorted.values.len() as f64;
     let (centre, squares) = pooled(chains, |x| x * x);
@@ -147,13 +180,17 @@ fn of_many(
     };
     let mut tasks: Vec<Task<'_>> = vec![Box::new(bulk), Box::new(folded), Box::new(of_sd)];
     tasks.push(Box::new(|| vec![halves.size_of(|x| x)]));
+    let same_shape = |next: &[&[f64]]| next.len() == chains.len() && next[0].len() == chains[0].len();
+    let next = next.filter(|next| same_shape(next));
+    tasks.push(Box::new(|| next.map(|next| in_order(next, &sorted.order)).unwrap_or_default()));
     let each = &below;
     tasks.extend(needed.iter().map(|&q| -> Task<'_> { Box::new(move || each(q)) }));
-    let answers = in_parallel(tasks, threads);
+    let mut answers = in_parallel(tasks, threads);
+    let values = next.map(|_| std::mem::take(&mut answers[4]));
     let (ess_mean, ess_sd) = (answers[3][0], answers[2][0]);
     let below: Vec<Below> = needed
         .iter()
-        .zip(&answers[4..])
+        .zip(&answers[5..])
         .map(|(&q, a)| Below { q, count: a[0] as usize, ess: a[1] })
         .collect();
     let of = |&q: &f64| {
@@ -179,16 +216,16 @@ fn of_many(
         mcse_sd: answers[2][1],
         quantiles: quantiles.iter().map(of).collect(),
     };
-    (summary, Ranked { sorted, ess_bulk, reduction, below })
+    (summary, Ranked { sorted, ess_bulk, reduction, below }, values)
 }
 
-type Task<'a> = Box<dyn FnOnce() -> Vec<f64> + Send + 'a>;
+type Task<'a> = Turn<'a, Vec<f64>>;
 
-/// The answers of `tasks` in their order, worked out on at most `threads` threads.
-pub(crate) fn in_parallel<'a, T: Send>(
-    tasks: Vec<Box<dyn FnOnce() -> T + Send + 'a>>,
-    threads: usize,
-) -> Vec<T> {
+/// A task of [`in_parallel`].
+pub(crate) type Turn<'a, T> = Box<dyn FnOnce() -> T + Send + 'a>;
+
+/// The answers of `tasks` in their order, worked out on at most `threads` threads, begun in order.
+pub(crate) fn in_parallel<T: Send>(tasks: Vec<Turn<'_, T>>, threads: usize) -> Vec<T> {
     use std::sync::Mutex;
     let count = tasks.len();
     let queue = Mutex::new(tasks.into_iter().enumerate());
@@ -241,9 +278,15 @@ mod tests {
             let x = trace(chains, draws, phi);
             let y: Vec<Vec<f64>> = x.iter().map(|c| c.iter().map(|v| 25.0 * (v - 0.5)).collect()).collect();
             let mut before = None;
+            let mut sorted: Option<Sorted> = None;
+            let next: Vec<&[f64]> = y.iter().map(Vec::as_slice).collect();
             for quantity in [&x, &y] {
                 let rows: Vec<&[f64]> = quantity.iter().map(Vec::as_slice).collect();
-                let (quick, ranked) = of_many(&rows, &quantiles, before.as_ref(), 3);
+                let known = sorted.take().unwrap_or_else(|| Sorted::new(&rows));
+                let (quick, ranked, values) =
+                    of_many(&rows, known, &quantiles, before.as_ref(), Some(&next), 3);
+                sorted = values.and_then(|values| Sorted::like(&ranked.sorted, values));
+                assert!(sorted.is_some(), "y rises with x");
                 let plain = of_few(&rows, &quantiles);
                 let numbers = |s: &Summary| {
                     let mut all = vec![s.mean, s.sd, s.r_hat, s.ess_mean, s.ess_bulk, s.ess_tail];

@@ -56,9 +56,11 @@ fn in_errors(difference: f64, variance: f64) -> f64 {
 /// autocovariances. Nearly standard normal where the chains are stationary. 0 or ±∞ where nothing
 /// varies; NaN below 40 draws a chain, or where a segment has a NaN.
 pub fn geweke(chains: &[&[f64]]) -> f64 {
-    ends(chains).map_or(f64::NAN, |[a, b]| {
-        in_errors(a.mean - b.mean, a.variance * a.tau / a.count + b.variance * b.tau / b.count)
-    })
+    ends(chains).map_or(f64::NAN, |ends| geweke_of(&ends))
+}
+
+fn geweke_of([a, b]: &[Segment; 2]) -> f64 {
+    in_errors(a.mean - b.mean, a.variance * a.tau / a.count + b.variance * b.tau / b.count)
 }
 
 /// Geweke's difference over the error that the *last half* alone lets expect of it,
@@ -66,11 +68,12 @@ pub fn geweke(chains: &[&[f64]]) -> f64 {
 /// first tenth and of the last half. Equal to [`geweke`] in expectation where the chains are stationary.
 /// A transient inflates variance and τ of the first tenth, and so hides from [`geweke`]; not from this.
 pub fn drift_from_end(chains: &[&[f64]]) -> f64 {
-    ends(chains).map_or(f64::NAN, |[a, b]| {
-        let error =
-            if a.mean.is_nan() { f64::NAN } else { b.variance * b.tau * (1.0 / a.count + 1.0 / b.count) };
-        in_errors(a.mean - b.mean, error)
-    })
+    ends(chains).map_or(f64::NAN, |ends| drift_of(&ends))
+}
+
+fn drift_of([a, b]: &[Segment; 2]) -> f64 {
+    let error = if a.mean.is_nan() { f64::NAN } else { b.variance * b.tau * (1.0 / a.count + 1.0 / b.count) };
+    in_errors(a.mean - b.mean, error)
 }
 
 /// One point of [`running_mean`].
@@ -178,10 +181,21 @@ pub struct BurnIn {
 /// MSER-5 places the cut well but makes some cut of most traces; [`drift_from_end`] tells whether one is
 /// called for. Cuts that are tried: what MSER-5 says and 1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50 % of the draws.
 pub fn burn_in(chains: &[&[f64]]) -> BurnIn {
+    burn_in_after(chains, drift_from_end(chains))
+}
+
+/// [`geweke`] and [`burn_in`] together, for half the work.
+pub fn geweke_and_burn_in(chains: &[&[f64]]) -> (f64, BurnIn) {
+    let (geweke, drift) =
+        ends(chains).map_or((f64::NAN, f64::NAN), |ends| (geweke_of(&ends), drift_of(&ends)));
+    (geweke, burn_in_after(chains, drift))
+}
+
+/// [`burn_in`] where `z`, the [`drift_from_end`] of all draws, is known.
+fn burn_in_after(chains: &[&[f64]], z: f64) -> BurnIn {
     const PERCENT: [usize; 12] = [1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50];
     let draws = chains.iter().map(|c| c.len()).min().unwrap_or(0);
     let mser5 = mser5(chains);
-    let z = drift_from_end(chains);
     let mut tried = vec![(0, z)];
     let mut needed = (z.abs() <= DRIFT_LIMIT).then_some(0);
     if let (None, Some(first)) = (needed, mser5) {

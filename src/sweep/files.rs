@@ -24,7 +24,7 @@ pub const INTERNAL: [&str; 2] = ["build.json", "state.bin"];
 /// When, where, and by what something was made: everything that is no content.
 #[derive(Clone, Debug, Serialize)]
 pub struct Provenance {
-    /// End of the work, RFC 3339, UTC.
+    /// End of the work, RFC 3339 with milliseconds, UTC.
     pub when: String,
     /// Version of the program.
     pub version: &'static str,
@@ -46,7 +46,7 @@ impl Provenance {
     /// Provenance of work that ends now.
     pub fn now(launch: &Launch, seconds: f64, hosts: Vec<String>) -> Self {
         Self {
-            when: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            when: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
             version: crate::VERSION,
             git_sha: crate::GIT_SHA,
             arithmetic: Arith::current().name(),

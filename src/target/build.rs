@@ -194,6 +194,19 @@ fn check_network(field: &'static str, network: &Network) -> Result<(), TargetErr
     Ok(())
 }
 
+/// Refuses a student or a teacher that no memory will hold, and a teacher of other inputs or outputs.
+pub(super) fn check_networks(problem: &Mlp) -> Result<(), TargetError> {
+    let (student, (teacher, _)) = (&problem.model, teacher_of(problem));
+    check_network("model", student)?;
+    check_network("teacher", teacher)?;
+    if (teacher.in_dim, teacher.out_dim) != (student.in_dim, student.out_dim) {
+        let found = format!("of {} inputs and {} outputs", teacher.in_dim, teacher.out_dim);
+        let expected = format!("of the model's {} inputs and {} outputs", student.in_dim, student.out_dim);
+        return Err(TargetError::range("teacher", found, expected));
+    }
+    Ok(())
+}
+
 fn check_loss(loss: &Loss) -> Result<(), TargetError> {
     if let &Loss::TRegression { student_df, noise_scale } = loss {
         for (field, value) in [("loss.student_df", student_df), ("loss.noise_scale", noise_scale)] {
@@ -212,16 +225,10 @@ fn build_mlp(
     desk: &mut Desk<'_>,
 ) -> Result<Target, TargetError> {
     let (student, data) = (&problem.model, &problem.data);
-    check_network("model", student)?;
+    check_networks(problem)?;
     check_rows(data.n_data, student)?;
     check_loss(&problem.loss)?;
     let (teacher, dropout) = teacher_of(problem);
-    check_network("teacher", teacher)?;
-    if (teacher.in_dim, teacher.out_dim) != (student.in_dim, student.out_dim) {
-        let found = format!("of {} inputs and {} outputs", teacher.in_dim, teacher.out_dim);
-        let expected = format!("of the model's {} inputs and {} outputs", student.in_dim, student.out_dim);
-        return Err(TargetError::range("teacher", found, expected));
-    }
     let mut x = draw_inputs(&data.x, data.n_data, student.in_dim, id)?;
     // Rounded before the teacher sees them, so that the stored Y belongs to the stored X.
     round_to(spec.dtype, &mut x);

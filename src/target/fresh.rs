@@ -1,6 +1,6 @@
 //! The teacher of a teacher–student target, and rows that training never saw.
 
-use super::build::check_size;
+use super::build::{check_networks, check_size};
 use super::data::{add_noise, draw_more_inputs, initial_parameters, round_to, teach};
 use super::error::TargetError;
 use crate::config::{Dtype, Mlp, Network, Problem, TargetSpec};
@@ -38,6 +38,15 @@ pub(super) fn teacher_of(problem: &Mlp) -> (&Network, f64) {
 }
 
 impl Teacher {
+    /// Refuses a problem whose networks no memory will hold, which [`Teacher::of`] does not: for specifications that
+    /// nobody vouches for.
+    ///
+    /// # Errors
+    /// [`TargetError`], as [`build`](super::build) has it.
+    pub fn check(problem: &Mlp) -> Result<(), TargetError> {
+        check_networks(problem)
+    }
+
     /// The teacher of the target `spec` with this id; `None` for problems without one.
     pub fn of(spec: &TargetSpec, id: [u8; 32]) -> Option<Self> {
         let Problem::Mlp(problem) = &spec.problem else { return None };
