@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{FoundTarget, Trouble};
-use crate::config::{Id, Loss, Mlp, Network, Problem, TargetSpec};
+use crate::config::{Id, Loss, Network, Problem, TargetSpec};
 use crate::io::npz::{self, Array, Values};
 use crate::target::{NetworkPotential, Potential, Reference, TargetError, Teacher, param_count};
 
@@ -133,7 +133,8 @@ pub fn compare_with_teacher(
         ));
     }
     // A teacher of its own shape has no array to be measured by.
-    let widest = spec_teacher(problem).hidden.iter().max().copied().unwrap_or(0);
+    let of_its_own = problem.teacher.iter().flat_map(|teacher| &teacher.network.hidden);
+    let widest = of_its_own.max().copied().unwrap_or(0);
     if widest > MOST_UNITS {
         return Err(format!(
             "does not fit the configuration in meta.json (a layer of the teacher has {widest} units, more than \
@@ -166,11 +167,6 @@ pub fn compare_with_teacher(
     let loss = name_of(&problem.loss);
     let [train, test] = sets.try_into().map_err(|_| "two sets of rows were expected".to_owned())?;
     Ok(Some((TargetDiagnosis { loss: loss.into(), train, test }, predictions)))
-}
-
-/// The shape of a problem's teacher: its own, or the student's.
-fn spec_teacher(problem: &Mlp) -> &Network {
-    problem.teacher.as_ref().map_or(&problem.model, |teacher| &teacher.network)
 }
 
 /// A loss as files and figures name it.
