@@ -50,6 +50,13 @@ impl Manager<'_> {
                 log::warn!("{} failed on rank {}: {}; it is tried again", what(), slot.rank, failure.reason);
                 return Ok(true);
             }
+            End::Paused(_) => {
+                log::debug!("{} waits", what());
+                if let End::Paused(pause) = outcome.end {
+                    self.wait(unit, pause, outcome.seconds);
+                }
+                return Ok(false);
+            }
             End::Done(_) => log::info!("{} done on {host} in {:.3} s", what(), outcome.seconds),
             End::Failed(_) => log::info!("{} failed on {host} in {:.3} s", what(), outcome.seconds),
         }
@@ -74,7 +81,7 @@ impl Manager<'_> {
                 self.graph.settled(unit, false);
                 self.fail(kind, failure);
             }
-            End::Interrupted => {}
+            End::Interrupted | End::Paused(_) => {}
         }
         self.observer.progress(&Progress::Unit { done: self.executed, total: self.to_do });
         Ok(false)
