@@ -218,7 +218,10 @@ fn print_summary(
             notes.push(format!("{}: no trial came to an end", state.name));
         }
         if !state.reproducible {
-            notes.push(format!("{}: a clock decided something in it; it may come out otherwise another time", state.name));
+            notes.push(format!(
+                "{}: a clock decided something in it; it may come out otherwise another time",
+                state.name
+            ));
         }
         for why in state.fresh.iter().flatten().filter_map(|fresh| fresh.as_ref().err()) {
             notes.push(format!("{}: a run of the best settings with a fresh seed failed: {why}", state.name));

@@ -51,7 +51,8 @@ impl Ladder {
             Pruner::Hyperband { min_resource, max_resource, reduction_factor } => {
                 let (min, factor) = (min_resource.max(1), reduction_factor.max(2));
                 let max = max_resource.max(min);
-                let rungs = std::iter::successors(Some(min), |r| r.checked_mul(factor)).take_while(|r| *r < max);
+                let rungs =
+                    std::iter::successors(Some(min), |r| r.checked_mul(factor)).take_while(|r| *r < max);
                 let share = |r: u64| (draws as u128 * u128::from(r) / u128::from(max)) as usize;
                 (rungs.map(|r| (r, share(r))).collect(), max)
             }
@@ -94,7 +95,8 @@ impl Yardstick<'_> {
         let fge = self.work.0 + self.work.1 * share;
         let by_errors = matches!(
             self.objective,
-            Objective::Abs { units: Units::StandardErrors } | Objective::Huber { units: Units::StandardErrors, .. }
+            Objective::Abs { units: Units::StandardErrors }
+                | Objective::Huber { units: Units::StandardErrors, .. }
         );
         let mcse = if by_errors { mcse_mean(llc) } else { 0.0 };
         let measured = Measured {

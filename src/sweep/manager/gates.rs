@@ -6,8 +6,8 @@
 
 use std::time::Instant;
 
-use super::muster::send;
 use super::Manager;
+use super::muster::send;
 use crate::sampler::{self, Pause, Role};
 use crate::sweep::graph::UnitKind;
 use crate::sweep::plan::Plan;
@@ -95,7 +95,8 @@ impl Manager<'_> {
             while let Some(&draws) = gates.get(self.gathering[run].gates.passed) {
                 let Some(seen) = self.seen(&plan, run, draws) else { break };
                 let warmup = self.gathering[run].adapted.as_ref();
-                let (fge, seconds) = warmup.map_or((0.0, 0.0), |(adapted, seconds, _)| (adapted.fge, *seconds));
+                let (fge, seconds) =
+                    warmup.map_or((0.0, 0.0), |(adapted, seconds, _)| (adapted.fge, *seconds));
                 let partial = Partial {
                     gate: self.gathering[run].gates.passed,
                     llc: seen.iter().map(|(llc, ..)| *llc).collect(),
@@ -185,7 +186,9 @@ impl Manager<'_> {
     pub(super) fn cut_late_runs(&mut self, now: Instant) -> Result<(), SweepError> {
         let of_unit = |unit: UnitId| self.graph.kind(unit).run();
         let limited = |&run: &usize| {
-            self.plan.runs[run].most_seconds.is_some() && !self.gathering[run].over && self.reports[run].is_none()
+            self.plan.runs[run].most_seconds.is_some()
+                && !self.gathering[run].over
+                && self.reports[run].is_none()
         };
         let mut late = Vec::new();
         for run in (0..self.plan.runs.len()).filter(limited) {

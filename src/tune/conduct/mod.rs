@@ -260,7 +260,6 @@ impl<'a> Conductor<'a> {
             cap: study.cap,
         }
     }
-
 }
 
 /// Core seconds of a run on record.
@@ -341,7 +340,8 @@ impl Proposer for Conductor<'_> {
                     }
                     RunState::Failed(failure) => {
                         // Not its numbers: the next launch tries it again, and the study waits for it.
-                        let why = format!("trial {} failed by its surroundings: {}", open.number, failure.reason);
+                        let why =
+                            format!("trial {} failed by its surroundings: {}", open.number, failure.reason);
                         self.studies[s].trouble = Some(why);
                         return Ok(());
                     }

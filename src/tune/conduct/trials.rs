@@ -54,7 +54,12 @@ impl Conductor<'_> {
     }
 
     /// The runs that study `s` wants now.
-    pub(super) fn ask(&mut self, plan: &Plan, s: usize, found: &mut Vec<(Job, PlannedRun)>) -> Result<(), SweepError> {
+    pub(super) fn ask(
+        &mut self,
+        plan: &Plan,
+        s: usize,
+        found: &mut Vec<(Job, PlannedRun)>,
+    ) -> Result<(), SweepError> {
         while let Some(proposal) = self.studies[s].study.as_mut().and_then(Study::ask) {
             let state = &self.studies[s];
             let posterior = &self.tune.problems[state.problem].posterior;
