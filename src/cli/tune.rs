@@ -299,12 +299,10 @@ fn status(what: Option<&str>, common: &Common) -> Result<u8, Quit> {
     let mut shown = table(&[
         ("study", Left),
         ("target", Left),
-        ("proposed", Right),
-        ("complete", Right),
+        ("ended", Right),
         ("pruned", Right),
         ("failed", Right),
         ("best", Right),
-        ("repeatable", Left),
         ("last sign", Right),
     ]);
     unbroken(&mut shown, 0);
@@ -312,16 +310,17 @@ fn status(what: Option<&str>, common: &Common) -> Result<u8, Quit> {
         shown.add_row([
             study.clone(),
             name(&s.target),
-            s.proposed.to_string(),
-            s.complete.to_string(),
+            format!("{}/{}", s.complete + s.pruned + s.failed, s.proposed),
             s.pruned.to_string(),
             s.failed.to_string(),
             s.best.map_or_else(|| "–".to_owned(), number),
-            (if s.by_clock { "no" } else { "yes" }).to_owned(),
             s.age().map_or_else(|| "–".to_owned(), |age| format!("{} ago", seconds(age))),
         ]);
     }
     say!("{shown}");
+    for (study, _) in found.iter().filter(|(_, s)| s.by_clock) {
+        say!("{}", note(&format!("{study}: not reproducible, a clock decided something in it")));
+    }
     Ok(0)
 }
 

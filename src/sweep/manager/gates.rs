@@ -4,6 +4,7 @@
 //! however often the job was killed and whoever drew them; chains that an earlier launch has taken further wait
 //! where they are. The control chain waits before its first step until the last gate is passed.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Manager;
@@ -13,7 +14,7 @@ use crate::sweep::graph::UnitKind;
 use crate::sweep::plan::Plan;
 use crate::sweep::report::{Cut, Progress, RunReport, RunState};
 use crate::sweep::scheduler::{Event, UnitId};
-use crate::sweep::unit::ToWorker;
+use crate::sweep::unit::{Failure, ToWorker};
 use crate::sweep::writer::Job;
 use crate::sweep::{MANAGER, Partial, Proposer, SweepError};
 
@@ -38,6 +39,8 @@ pub(super) struct Gates {
     chains: Vec<Option<Waiting>>,
     /// The control chain, before its first step.
     control: Option<Waiting>,
+    /// Chains that failed by their numbers, and why; the control chain comes last.
+    failed: BTreeMap<usize, Failure>,
 }
 
 impl Gates {
@@ -81,6 +84,34 @@ impl Manager<'_> {
         }
         if !self.at_gate.contains(&run) {
             self.at_gate.push(run);
+        }
+        self.conclude_failure(run);
+    }
+
+    /// A chain of a run that has joined has failed by its numbers. The run fails once all others have ended or wait,
+    /// for the reason of the first: not of whichever was faster.
+    pub(super) fn fail_in_order(&mut self, kind: UnitKind, failure: Failure) {
+        let (run, place) = match kind {
+            UnitKind::Chain(run, chain) => (run, chain as usize),
+            UnitKind::Control(run) => (run, usize::MAX),
+            UnitKind::Build(_) | UnitKind::Warmup(_) => return,
+        };
+        self.gathering[run].gates.failed.entry(place).or_insert(failure);
+        self.conclude_failure(run);
+    }
+
+    /// Fails a run of which a chain has failed, where no other is on its way.
+    pub(super) fn conclude_failure(&mut self, run: usize) {
+        let gathering = &self.gathering[run];
+        let Some(failure) = gathering.gates.failed.values().next() else { return };
+        let is_open = |(chain, waiting): (usize, &Option<Waiting>)| {
+            let is_done = gathering.chains.get(chain).is_some_and(Option::is_some);
+            let is_here = waiting.as_ref().is_some_and(|waiting| waiting.here);
+            !is_done && !is_here && !gathering.gates.failed.contains_key(&chain)
+        };
+        if !gathering.over && !gathering.gates.chains.iter().enumerate().any(is_open) {
+            let failure = failure.clone();
+            self.fail_runs(vec![run], &failure);
         }
     }
 

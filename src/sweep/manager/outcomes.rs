@@ -79,7 +79,14 @@ impl Manager<'_> {
             }
             End::Failed(failure) => {
                 self.graph.settled(unit, false);
-                self.fail(kind, failure);
+                match kind {
+                    UnitKind::Chain(run, _) | UnitKind::Control(run)
+                        if failure.settled && run >= self.first_joined =>
+                    {
+                        self.fail_in_order(kind, failure);
+                    }
+                    _ => self.fail(kind, failure),
+                }
             }
             End::Interrupted | End::Paused(_) => {}
         }
@@ -236,6 +243,7 @@ impl Manager<'_> {
     fn count_chain(&mut self, run: usize) {
         self.gathering[run].missing -= 1;
         self.conclude(run);
+        self.conclude_failure(run);
     }
 
     /// Writes a run once everything of it is there.
@@ -265,7 +273,7 @@ impl Manager<'_> {
         }
     }
 
-    fn fail_runs(&mut self, runs: Vec<usize>, failure: &Failure) {
+    pub(super) fn fail_runs(&mut self, runs: Vec<usize>, failure: &Failure) {
         for run in runs {
             self.graph.drop_run(run);
             if !std::mem::replace(&mut self.gathering[run].over, true) && self.reports[run].is_none() {
