@@ -24,6 +24,7 @@ endif
 N ?= 200
 torture: bootstrap
 	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test torture -- --ignored --nocapture
+	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test tune -- --ignored --nocapture
 
 .PHONY: run test build install uninstall torture bench bench-schedule bench-tune accuracy lint doc clean bootstrap bootstrap-tests
 

@@ -145,6 +145,17 @@ impl<'a> Desk<'a> {
         kept
     }
 
+    /// Puts the work down at `state`: the checkpoint from which another desk goes on.
+    ///
+    /// # Errors
+    /// The state does not serialise.
+    pub fn put_down<S: Serialize>(&mut self, state: &S) -> Result<Vec<u8>, StateError> {
+        self.saved.part = Some(postcard::to_stdvec(state)?);
+        let checkpoint = postcard::to_stdvec(&self.saved);
+        self.saved.part = None;
+        Ok(checkpoint?)
+    }
+
     /// Looks up between two stages.
     fn look(&mut self, progress: Progress) -> Result<(), Interruption> {
         match self.watch.flow(progress) {

@@ -169,7 +169,10 @@ fn optuna_reads_the_journals() {
                 let (state, values, reason) = match trial.outcome.as_ref().map(|o| &o.end) {
                     None => ("RUNNING", None, None),
                     Some(End::Complete(values)) => ("COMPLETE", Some(values.clone()), None),
-                    Some(End::Pruned) => ("PRUNED", None, None),
+                    Some(End::Pruned) => {
+                        let last = trial.outcome.as_ref().and_then(Outcome::value);
+                        ("PRUNED", last.map(|value| vec![value]), None)
+                    }
                     Some(End::Failed(reason)) => ("FAIL", None, Some(reason.clone())),
                 };
                 json!({

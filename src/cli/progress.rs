@@ -127,6 +127,7 @@ impl Observer for Display {
                             a.verdict
                         ));
                     }
+                    RunState::Cut(why) => self.say(&format!("{place} {sampler} {name} {why}")),
                     RunState::Failed(failure) => {
                         self.say(&format!("{place} {sampler} {name} FAILED: {}", failure.reason))
                     }

@@ -373,6 +373,9 @@ fn print_summary(plan: &Plan, summary: &Summary, as_json: bool) {
                 RunState::Failed(failure) => json!({
                     "target_id": plan.targets[run.target].id.to_string(), "run_id": run.id.to_string(),
                     "sampler": run.sampler.algo.name(), "verdict": "failed", "reasons": [failure.reason] }),
+                RunState::Cut(why) => json!({
+                    "target_id": plan.targets[run.target].id.to_string(), "run_id": run.id.to_string(),
+                    "sampler": run.sampler.algo.name(), "verdict": "given up", "reasons": [why.to_string()] }),
             })
             .collect();
         say!("{}", json!({ "experiment": plan.name, "executed_units": summary.executed, "runs": rows }));
@@ -423,6 +426,7 @@ fn print_summary(plan: &Plan, summary: &Summary, as_json: bool) {
                     a.verdict.to_string(),
                 ]);
             }
+            RunState::Cut(why) => notes.push(format!("{label} {sampler}: {why}")),
             RunState::Failed(failure) => {
                 notes.push(format!("{label} {sampler}: {}", failure.reason));
                 let dash = || "–".to_owned();

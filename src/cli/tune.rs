@@ -14,7 +14,7 @@ use super::run::{Reins, interrupted, on_ranks, options, refuse_odd_faults, root}
 use super::table::{name, note, number, seconds, table, unbroken, with_error};
 use super::{Quit, start_log};
 use crate::config::LoadOptions;
-use crate::config::tune::{Pruner, TuneExperiment, load_tune};
+use crate::config::tune::{TuneExperiment, load_tune};
 use crate::launch;
 use crate::store::Store;
 use crate::sweep::{self, Plan};
@@ -80,11 +80,6 @@ fn load(args: &TuneArgs) -> Result<TuneExperiment, Quit> {
     let tune = load_tune(&args.run.file, &options).map_err(|e| Quit::Usage(e.to_string()))?;
     for notice in &tune.notices {
         log::warn!("{notice}");
-    }
-    if tune.study.pruner != Pruner::None {
-        log::warn!(
-            "tune.pruner is not followed: this version runs every trial whole and gives none up on the way"
-        );
     }
     Ok(tune)
 }
@@ -187,6 +182,7 @@ fn print_summary(
     let mut shown = table(&[
         ("study", Left),
         ("trials", Right),
+        ("pruned", Right),
         ("failed", Right),
         ("best", Right),
         ("fresh ± 95 %", Right),
@@ -197,7 +193,7 @@ fn print_summary(
     let (mut rows, mut notes) = (Vec::new(), Vec::new());
     let dash = || "–".to_owned();
     for state in conductor.studies() {
-        let (settled, failed) = state.counts();
+        let (settled, failed, pruned) = state.counts();
         let winner = state.winner();
         let best = winner.and_then(|trial| match &trial.outcome.as_ref()?.end {
             crate::tune::study::End::Complete(values) => values.first().copied(),
@@ -209,6 +205,7 @@ fn print_summary(
         shown.add_row([
             state.name.clone(),
             settled.to_string(),
+            pruned.to_string(),
             failed.to_string(),
             best.map_or_else(dash, number),
             fresh.map_or_else(dash, |(llc, half)| with_error(llc, half)),
@@ -220,15 +217,21 @@ fn print_summary(
         } else if winner.is_none() {
             notes.push(format!("{}: no trial came to an end", state.name));
         }
+        if !state.reproducible {
+            notes.push(format!(
+                "{}: a clock decided something in it; it may come out otherwise another time",
+                state.name
+            ));
+        }
         for why in state.fresh.iter().flatten().filter_map(|fresh| fresh.as_ref().err()) {
             notes.push(format!("{}: a run of the best settings with a fresh seed failed: {why}", state.name));
         }
         rows.push(json!({
-            "study": state.name, "target": plan.targets[state.problem].label, "trials": settled, "failed": failed,
+            "study": state.name, "target": plan.targets[state.problem].label, "trials": settled, "pruned": pruned, "failed": failed,
             "best": best, "best_trial": winner.map(|t| t.number), "best_params": winner.map(|t| &t.params),
             "fresh_llc": fresh.map(|f| f.0), "fresh_half_width": fresh.map(|f| f.1), "relative_error": off,
             "reference_llc": reference.map(|r| r.llc), "reference_mcse": reference.map(|r| r.mcse),
-            "reference_exact": exact, "fge": work(state), "trouble": state.trouble,
+            "reference_exact": exact, "fge": work(state), "reproducible": state.reproducible, "trouble": state.trouble,
         }));
     }
     if as_json {
@@ -296,8 +299,8 @@ fn status(what: Option<&str>, common: &Common) -> Result<u8, Quit> {
     let mut shown = table(&[
         ("study", Left),
         ("target", Left),
-        ("proposed", Right),
-        ("complete", Right),
+        ("ended", Right),
+        ("pruned", Right),
         ("failed", Right),
         ("best", Right),
         ("last sign", Right),
@@ -307,14 +310,17 @@ fn status(what: Option<&str>, common: &Common) -> Result<u8, Quit> {
         shown.add_row([
             study.clone(),
             name(&s.target),
-            s.proposed.to_string(),
-            s.complete.to_string(),
+            format!("{}/{}", s.complete + s.pruned + s.failed, s.proposed),
+            s.pruned.to_string(),
             s.failed.to_string(),
             s.best.map_or_else(|| "–".to_owned(), number),
             s.age().map_or_else(|| "–".to_owned(), |age| format!("{} ago", seconds(age))),
         ]);
     }
     say!("{shown}");
+    for (study, _) in found.iter().filter(|(_, s)| s.by_clock) {
+        say!("{}", note(&format!("{study}: not reproducible, a clock decided something in it")));
+    }
     Ok(0)
 }
 
@@ -324,7 +330,10 @@ struct Standing {
     target: String,
     proposed: usize,
     complete: usize,
+    pruned: usize,
     failed: usize,
+    /// A clock has decided something in it.
+    by_clock: bool,
     best: Option<f64>,
     last: Option<jiff::Timestamp>,
 }
@@ -336,7 +345,7 @@ impl Standing {
 
     fn json(&self, study: &str) -> Value {
         json!({ "study": study, "target": self.target, "proposed": self.proposed, "complete": self.complete,
-            "failed": self.failed, "best": self.best, "last": self.last.map(|t| t.to_string()) })
+            "pruned": self.pruned, "reproducible": !self.by_clock, "failed": self.failed, "best": self.best, "last": self.last.map(|t| t.to_string()) })
     }
 }
 
@@ -350,15 +359,19 @@ fn standing(text: &str) -> Standing {
                 if let Some(target) = line["user_attr"]["problem"].as_str() {
                     standing.target = target.to_owned();
                 }
+                if let Some(reproducible) = line["user_attr"]["reproducible"].as_bool() {
+                    standing.by_clock = !reproducible;
+                }
             }
             Some(4) => standing.proposed += 1,
             Some(6) => {
                 match line["state"].as_u64() {
                     Some(1) => standing.complete += 1,
+                    Some(2) => standing.pruned += 1,
                     Some(3) => standing.failed += 1,
                     _ => {}
                 }
-                if let Some(value) = line["values"][0].as_f64() {
+                if let (Some(1), Some(value)) = (line["state"].as_u64(), line["values"][0].as_f64()) {
                     standing.best = Some(standing.best.map_or(value, |best| best.min(value)));
                 }
             }

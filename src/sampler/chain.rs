@@ -186,10 +186,31 @@ impl<S> ChainRun<S> {
     where
         S: Serialize,
     {
+        self.advance_to_draw(usize::MAX, kernel, posterior, key, scratch, row, desk)
+    }
+
+    /// [`advance`](Self::advance) to the place right after draw number `draws` (counted from 1), or to the end.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    #[expect(clippy::too_many_arguments, reason = "one more than `advance`")]
+    pub fn advance_to_draw<T: Real, K: Kernel<T, State = S>>(
+        &mut self,
+        draws: usize,
+        kernel: &K,
+        posterior: &Posterior<'_, T>,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+        row: &mut [f64],
+        desk: &mut Desk<'_>,
+    ) -> Result<(), SamplerError>
+    where
+        S: Serialize,
+    {
         let (total, stride) = (kernel.iterations().total, kernel.stride());
-        while self.iteration < total {
+        while self.iteration < total && self.trace.draws() < draws {
             let stop = total.min((self.iteration / stride + 1) * stride);
-            self.advance_to(stop, kernel, posterior, key, scratch, row)?;
+            self.run_on((stop, draws), kernel, posterior, key, scratch, row)?;
             desk.pulse(Progress { iteration: self.iteration, total }, self)?;
         }
         Ok(())
@@ -205,8 +226,21 @@ impl<S> ChainRun<S> {
         scratch: &mut Scratch<T>,
         row: &mut [f64],
     ) -> Result<(), SamplerError> {
+        self.run_on((iteration, usize::MAX), kernel, posterior, key, scratch, row)
+    }
+
+    /// Until `iteration` iterations are done or `draws` draws are kept.
+    fn run_on<T: Real, K: Kernel<T, State = S>>(
+        &mut self,
+        (iteration, draws): (u64, usize),
+        kernel: &K,
+        posterior: &Posterior<'_, T>,
+        key: &Key,
+        scratch: &mut Scratch<T>,
+        row: &mut [f64],
+    ) -> Result<(), SamplerError> {
         let Iterations { burn_in, total, .. } = kernel.iterations();
-        while self.iteration < iteration.min(total) {
+        while self.iteration < iteration.min(total) && self.trace.draws() < draws {
             let kept = kernel.step(posterior, &mut self.state, self.iteration, key, scratch, row)?;
             self.iteration += 1;
             if self.iteration == burn_in {

@@ -208,6 +208,26 @@ pub struct ChainOutcome {
     pub fge_sampling: f64,
 }
 
+/// A chain that waits at a place where it was told to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pause {
+    /// The checkpoint from which it goes on.
+    pub state: Vec<u8>,
+    /// Its column `llc` so far.
+    pub llc: Vec<f64>,
+    /// Its work so far in full gradients.
+    pub fge: f64,
+}
+
+/// How far a chain came.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Run {
+    /// To its end.
+    Whole(ChainOutcome),
+    /// To a pause.
+    Paused(Pause),
+}
+
 /// Expected work of a run in full gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ExpectedFge {
@@ -303,34 +323,63 @@ pub fn run_chain<T: Real>(
     role: Role,
     desk: &mut Desk<'_>,
 ) -> Result<ChainOutcome, SamplerError> {
+    match run_chain_to_pause(spec, posterior, adapted, (id, chain, role), &[], desk)? {
+        Run::Whole(outcome) => Ok(outcome),
+        // It was told of none.
+        Run::Paused(_) => unreachable!("a chain without pauses has paused"),
+    }
+}
+
+/// [`run_chain`], which ends early at the first of `pauses`, numbers of draws in ascending order, that is not
+/// behind the place where `desk` has it. With the [state](Pause::state) that it gives it goes on with the same
+/// bits.
+///
+/// # Errors
+/// As [`run_chain`].
+pub fn run_chain_to_pause<T: Real>(
+    spec: &SamplerSpec,
+    posterior: &Posterior<'_, T>,
+    adapted: &Adapted,
+    (id, chain, role): ([u8; 32], u32, Role),
+    pauses: &[usize],
+    desk: &mut Desk<'_>,
+) -> Result<Run, SamplerError> {
     let purpose = match role {
         Role::Main => Purpose::Chain,
         Role::Control => Purpose::Control,
     };
     let key = Key::new(id, purpose, chain);
-    with_method!(&spec.algo, m => drive(&m.kernel(posterior, adapted, role), posterior, &key, desk))
+    with_method!(&spec.algo, m => drive(&m.kernel(posterior, adapted, role), posterior, &key, pauses, desk))
 }
 
 fn drive<T: Real, K: Kernel<T>>(
     kernel: &K,
     posterior: &Posterior<'_, T>,
     key: &Key,
+    pauses: &[usize],
     desk: &mut Desk<'_>,
-) -> Result<ChainOutcome, SamplerError> {
+) -> Result<Run, SamplerError> {
     let mut scratch = Scratch::of(kernel, posterior);
     let mut row = vec![0.0; kernel.layout().len()];
     let mut run = match desk.part()? {
         Some(run) => run,
         None => ChainRun::start(kernel, posterior, &mut scratch)?,
     };
-    run.advance(kernel, posterior, key, &mut scratch, &mut row, desk)?;
+    let pause = pauses.iter().copied().find(|&draws| draws >= run.trace.draws());
+    run.advance_to_draw(pause.unwrap_or(usize::MAX), kernel, posterior, key, &mut scratch, &mut row, desk)?;
     let fge = kernel.fge(&run.state);
-    Ok(ChainOutcome {
+    if run.iteration < kernel.iterations().total {
+        let column = kernel.layout().iter().position(|column| column.name == "llc");
+        let llc = column.map(|column| run.trace.values[column].clone()).unwrap_or_default();
+        let state = desk.put_down(&run).map_err(Interruption::from)?;
+        return Ok(Run::Paused(Pause { state, llc, fge }));
+    }
+    Ok(Run::Whole(ChainOutcome {
         final_state: postcard::to_stdvec(&run.state)?,
         fge_warmup: run.fge_warmup,
         fge_sampling: fge - run.fge_warmup,
         trace: run.trace,
-    })
+    }))
 }
 
 #[cfg(test)]

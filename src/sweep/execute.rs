@@ -10,7 +10,7 @@ use crate::comm::catch_panic;
 use crate::config::{Dtype, L0};
 use crate::device::Element;
 use crate::resume::{Desk, Interruption, StateError};
-use crate::sampler::{self, Posterior, SamplerError};
+use crate::sampler::{self, Pause, Posterior, Run, SamplerError, run_chain_to_pause};
 use crate::target::{Potential, RestrictedPotential, Target, TargetError, build_at};
 
 /// A target with its potentials, made when first asked for and shared by the rank's slots.
@@ -59,7 +59,8 @@ pub fn execute(
         run(task, cache, &mut desk)
     });
     let end = match result {
-        Ok(Ok(output)) => End::Done(output),
+        Ok(Ok(Made::Output(output))) => End::Done(output),
+        Ok(Ok(Made::Part(pause))) => End::Paused(pause),
         Ok(Err(Ended::Failed(failure))) => End::Failed(failure),
         Ok(Err(Ended::Interrupted)) => End::Interrupted,
         Err(panic) => {
@@ -68,6 +69,12 @@ pub fn execute(
         }
     };
     Outcome { end, seconds: start.elapsed().as_secs_f64(), host: host_name(), attempt }
+}
+
+/// What a unit has made.
+enum Made {
+    Output(Output),
+    Part(Pause),
 }
 
 /// Why a unit has no product.
@@ -114,13 +121,13 @@ pub fn host_name() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }
 
-fn run(task: Task, cache: &TargetCache, desk: &mut Desk<'_>) -> Result<Output, Ended> {
+fn run(task: Task, cache: &TargetCache, desk: &mut Desk<'_>) -> Result<Made, Ended> {
     match task {
         Task::Build { id, spec, external, bytes } => {
             // Built in double precision, copied into the potential and onto the wire.
             memory::check("building the target", bytes.saturating_mul(4))?;
             let target = build_at(&spec, id, external.as_ref(), desk)?;
-            Ok(Output::Target(Box::new(target)))
+            Ok(Made::Output(Output::Target(Box::new(target))))
         }
         Task::Warmup(sampling) => {
             let loaded = held(cache, sampling.target)?;
@@ -129,9 +136,9 @@ fn run(task: Task, cache: &TargetCache, desk: &mut Desk<'_>) -> Result<Output, E
                 Dtype::F64 => warmup(&sampling, &loaded.target, f64_potential(&loaded), desk),
             }
         }
-        Task::Chain { sampling, adapted, chain, role } => {
+        Task::Chain { sampling, adapted, chain, role, pauses } => {
             let loaded = held(cache, sampling.target)?;
-            let order = Order { sampling: &sampling, adapted: &adapted, chain, role };
+            let order = Order { sampling: &sampling, adapted: &adapted, chain, role, pauses: &pauses };
             match sampling.sampler.dtype {
                 Dtype::F32 => order.run(&loaded.target, f32_potential(&loaded), desk),
                 Dtype::F64 => order.run(&loaded.target, f64_potential(&loaded), desk),
@@ -180,9 +187,10 @@ fn warmup<T: Element>(
     target: &Target,
     potential: &dyn Potential<T>,
     desk: &mut Desk<'_>,
-) -> Result<Output, Ended> {
+) -> Result<Made, Ended> {
     on_posterior(sampling, target, potential, |posterior| {
-        Ok(Output::Adapted(sampler::warmup(&sampling.sampler, &posterior, sampling.stream, desk)?))
+        let adapted = sampler::warmup(&sampling.sampler, &posterior, sampling.stream, desk)?;
+        Ok(Made::Output(Output::Adapted(adapted)))
     })
 }
 
@@ -191,6 +199,7 @@ struct Order<'a> {
     adapted: &'a sampler::Adapted,
     chain: u32,
     role: sampler::Role,
+    pauses: &'a [usize],
 }
 
 impl Order<'_> {
@@ -199,7 +208,7 @@ impl Order<'_> {
         target: &Target,
         potential: &dyn Potential<T>,
         desk: &mut Desk<'_>,
-    ) -> Result<Output, Ended> {
+    ) -> Result<Made, Ended> {
         let (spec, stream) = (&self.sampling.sampler, self.sampling.stream);
         on_posterior(self.sampling, target, potential, |posterior| {
             let posterior = match self.sampling.posterior.l0 {
@@ -209,9 +218,11 @@ impl Order<'_> {
             // The trace, its copy on the wire and in a checkpoint.
             let numbers = sampler::trace_numbers(spec, &posterior, self.adapted, self.role);
             memory::check("the trace of a chain", numbers.saturating_mul(3 * 8))?;
-            let outcome =
-                sampler::run_chain(spec, &posterior, self.adapted, stream, self.chain, self.role, desk)?;
-            Ok(Output::Chain { outcome, l0: posterior.l0() })
+            let which = (stream, self.chain, self.role);
+            Ok(match run_chain_to_pause(spec, &posterior, self.adapted, which, self.pauses, desk)? {
+                Run::Whole(outcome) => Made::Output(Output::Chain { outcome, l0: posterior.l0() }),
+                Run::Paused(pause) => Made::Part(pause),
+            })
         })
     }
 }

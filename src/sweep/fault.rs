@@ -4,7 +4,8 @@
 //! - `write:N`, `message:N`: the process dies (as by SIGKILL, nothing is flushed) at its N-th job of the
 //!   writer or N-th message;
 //! - `panic:PART:K`, `hang:PART:K`: units whose part of a run is PART (`chain-1`, `warmup`, …) panic or
-//!   never answer in their first K attempts.
+//!   never answer in their first K attempts;
+//! - `slow:PART:MS`: such units sleep for MS milliseconds before they begin.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,7 @@ enum Fault {
     Die { at: Count, count: u64 },
     Panic { part: String, attempts: u32 },
     Hang { part: String, attempts: u32 },
+    Slow { part: String, milliseconds: u32 },
 }
 
 fn parse(text: &str) -> Option<Fault> {
@@ -33,6 +35,7 @@ fn parse(text: &str) -> Option<Fault> {
         "write" => Some(Fault::Die { at: Count::Write, count: first.parse().ok()? }),
         "message" => Some(Fault::Die { at: Count::Message, count: first.parse().ok()? }),
         "panic" => unit().map(|(part, attempts)| Fault::Panic { part, attempts }),
+        "slow" => unit().map(|(part, milliseconds)| Fault::Slow { part, milliseconds }),
         "hang" => unit().map(|(part, attempts)| Fault::Hang { part, attempts }),
         _ => None,
     }
@@ -68,6 +71,9 @@ pub fn befall(part: &str, attempt: u32) {
         Some(Fault::Hang { part: p, attempts }) if p == part && attempt < *attempts => loop {
             std::thread::sleep(std::time::Duration::from_secs(3600));
         },
+        Some(Fault::Slow { part: p, milliseconds }) if p == part => {
+            std::thread::sleep(std::time::Duration::from_millis(u64::from(*milliseconds)));
+        }
         _ => {}
     }
 }
@@ -80,6 +86,7 @@ mod tests {
     fn faults_are_read_and_nonsense_is_none() {
         assert_eq!(parse("write:7"), Some(Fault::Die { at: Count::Write, count: 7 }));
         assert_eq!(parse("panic:chain-1:2"), Some(Fault::Panic { part: "chain-1".into(), attempts: 2 }));
+        assert_eq!(parse("slow:control:5"), Some(Fault::Slow { part: "control".into(), milliseconds: 5 }));
         for bad in ["", "write", "write:x", "hang:warmup", "explode:1"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

@@ -74,6 +74,14 @@ impl UnitKind {
         model.observe(kind, fge, flops, seconds);
     }
 
+    /// The run that it belongs to.
+    pub fn run(self) -> Option<usize> {
+        match self {
+            UnitKind::Build(_) => None,
+            UnitKind::Warmup(run) | UnitKind::Chain(run, _) | UnitKind::Control(run) => Some(run),
+        }
+    }
+
     /// In words, for the log.
     pub fn describe(self, plan: &Plan) -> String {
         let run = |r: usize| {
@@ -342,6 +350,11 @@ impl SweepGraph {
             UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => r,
         };
         self.of_run[run].clone().find(|&u| self.kinds[u as usize] == kind)
+    }
+
+    /// The units of a run that were left to do.
+    pub fn units(&self, run: usize) -> Range<UnitId> {
+        self.of_run[run].clone()
     }
 
     /// A unit that an earlier launch has done.

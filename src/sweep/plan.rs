@@ -79,6 +79,11 @@ pub struct PlannedRun {
     pub fge: sampler::ExpectedFge,
     /// Whether TensorBoard events are written beside its files.
     pub tensorboard: bool,
+    /// Numbers of draws, ascending, at which all chains wait until the [`Proposer`](super::Proposer) has looked
+    /// at what there is.
+    pub gates: Vec<usize>,
+    /// Wall seconds of all units together after which it is given up.
+    pub most_seconds: Option<f64>,
 }
 
 impl PlannedRun {
@@ -103,6 +108,8 @@ impl PlannedRun {
             posterior: posterior.clone(),
             control,
             tensorboard: false,
+            gates: Vec::new(),
+            most_seconds: None,
             fge: sampler::expected_fge(sampler, target.rows, dim, control),
         }
     }

@@ -4,6 +4,19 @@ use super::SweepError;
 use super::plan::{Plan, PlannedRun};
 use super::report::RunReport;
 
+/// A run at a gate.
+#[derive(Clone, Debug)]
+pub struct Partial<'a> {
+    /// Number of the gate, from 0.
+    pub gate: usize,
+    /// The column `llc` of every chain up to the gate.
+    pub llc: Vec<&'a [f64]>,
+    /// Work so far in full gradients: the shared warmup and all chains.
+    pub fge: f64,
+    /// Wall seconds of all units so far.
+    pub seconds: f64,
+}
+
 /// Proposes runs while others are under way, such as the trials of a tuning study.
 ///
 /// The manager asks once every target of its plan is built or has failed, and again whenever a run has
@@ -17,7 +30,17 @@ pub trait Proposer {
     /// What ends the job.
     fn propose(&mut self, plan: &Plan) -> Result<Vec<PlannedRun>, SweepError>;
 
-    /// The run `index` of `plan` has ended and is on disk, well or badly.
+    /// Every chain of the run `index` of `plan` stands at one of its [gates](PlannedRun::gates) or beyond: whether
+    /// it goes on. Where it does not, it has ended, and [`ended`](Self::ended) is not called for it.
+    ///
+    /// # Errors
+    /// What ends the job.
+    fn passes(&mut self, _plan: &Plan, _index: usize, _partial: &Partial<'_>) -> Result<bool, SweepError> {
+        Ok(true)
+    }
+
+    /// The run `index` of `plan` has ended, well or badly, and is on disk; one that was [given up by the
+    /// clock](super::Cut::Late) is not.
     ///
     /// # Errors
     /// What ends the job.

@@ -14,6 +14,26 @@ pub enum RunState {
     Done(Box<Analysis>),
     /// There are none, and why.
     Failed(Failure),
+    /// It was given up on the way and is on record nowhere.
+    Cut(Cut),
+}
+
+/// Why a run was given up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cut {
+    /// At a gate, after so many draws a chain.
+    AtGate(usize),
+    /// By the clock, after so many seconds.
+    Late(f64),
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtGate(draws) => write!(f, "given up after {draws} draws a chain"),
+            Self::Late(seconds) => write!(f, "given up after {seconds:.1} s, more than it may have"),
+        }
+    }
 }
 
 /// A run in the summary.

@@ -40,7 +40,8 @@ pub fn list(plan: &Plan, store: &Store, summary: &Summary) -> Result<(), SweepEr
             "run_id": run.id.to_string(),
             "target_id": plan.targets[run.target].id.to_string(),
             "sampler": run.sampler.algo.name(),
-            "status": match &report.state { RunState::Done(_) => "done", RunState::Failed(_) => "failed" },
+            "status": match &report.state { RunState::Done(_) => "done", RunState::Failed(_) => "failed",
+                RunState::Cut(_) => "given up" },
         })).collect::<Vec<_>>(),
     });
     let mut text = serde_json::to_vec_pretty(&manifest)?;

@@ -76,7 +76,12 @@ pub enum Event {
         /// Where it had better not run.
         avoid: Slot,
     },
-    /// A slot has finished a unit, well or badly. From a slot that does not hold it, it is ignored.
+    /// A unit that a slot has put down may go on, anywhere.
+    Resume {
+        /// The unit.
+        unit: UnitId,
+    },
+    /// A slot has finished a unit, well or badly, or put it down. From a slot that does not hold it, it is ignored.
     Finished {
         /// The slot.
         slot: Slot,
@@ -185,7 +190,8 @@ impl Scheduler {
             Event::SlotUp(slot) => self.slot_up(slot),
             Event::SlotDown(slot) => self.slot_down(slot, &mut actions),
             Event::Ready(work) => self.ready(work),
-            Event::Retry { unit, avoid } => self.retry(unit, avoid),
+            Event::Retry { unit, avoid } => self.again(unit, Some(avoid)),
+            Event::Resume { unit } => self.again(unit, None),
             Event::Finished { slot, unit } => self.finished(slot, unit),
         }
         self.fill_idle(&mut actions);
@@ -251,12 +257,12 @@ impl Scheduler {
         self.enqueue(work.unit);
     }
 
-    fn retry(&mut self, unit: UnitId, avoid: Slot) {
+    fn again(&mut self, unit: UnitId, avoid: Option<Slot>) {
         let Some(state) = self.units.get_mut(unit as usize) else { return };
         if !state.known || state.place != Place::Out {
             return;
         }
-        state.avoid = Some(avoid);
+        state.avoid = avoid;
         state.place = Place::Waiting;
         self.enqueue(unit);
     }

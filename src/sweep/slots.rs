@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::execute::{TargetCache, execute};
-use super::unit::{Order, Outcome, UnitName};
+use super::unit::{End, Order, Outcome, UnitName};
 use super::watch::{Control, Watcher};
 use crate::resume::Desk;
 use crate::store::{self, Hash};
@@ -182,7 +182,7 @@ impl Bench {
     fn work(&self, order: Order, report: &impl Fn(Report)) {
         let Order { unit, name, task, attempt, resume } = order;
         let slot = self.slot;
-        if self.control.is_stopping() {
+        if self.control.is_stopping() || self.control.is_cancelled(slot, unit) {
             return report(Report::Done { slot, unit, outcome: Outcome::interrupted() });
         }
         let (before, resume) = resume.as_deref().and_then(unpack).unzip();
@@ -203,6 +203,9 @@ impl Bench {
         let watcher = Watcher::new(&self.control, (slot, unit), |state| pack(seconds(), &state), keep);
         let mut outcome = execute(*task, &self.cache, Desk::new(watcher, resume), (&name.part, attempt));
         outcome.seconds += before;
+        if let End::Paused(pause) = &mut outcome.end {
+            pause.state = pack(outcome.seconds, &pause.state);
+        }
         outcome.attempt = attempt;
         self.control.release(slot);
         report(Report::Done { slot, unit, outcome });

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::{PosteriorSpec, SamplerSpec, TargetSpec};
-use crate::sampler::{Adapted, ChainOutcome, Role};
+use crate::sampler::{Adapted, ChainOutcome, Pause, Role};
 use crate::target::{ExternalArrays, Target};
 
 /// Position of a target in the plan; ranks cache targets under it.
@@ -35,6 +35,8 @@ pub enum Task {
         chain: u32,
         /// A chain of the run, or its control.
         role: Role,
+        /// Numbers of draws, ascending, at which it waits to be told to go on.
+        pauses: Vec<usize>,
     },
 }
 
@@ -99,6 +101,8 @@ pub enum End {
     Done(Output),
     /// Without one.
     Failed(Failure),
+    /// At a place where it was to wait.
+    Paused(Pause),
     /// As it was asked to, on the way.
     Interrupted,
 }
@@ -173,6 +177,13 @@ pub enum ToWorker {
     },
     /// Stop at the next step, and send checkpoints.
     Drain,
+    /// Stop this unit, which nobody wants any more, without a checkpoint.
+    Cancel {
+        /// On this slot of yours.
+        slot: usize,
+        /// The unit.
+        unit: u32,
+    },
     /// Put a new thread in the place of the slot's.
     Replace {
         /// The slot.

@@ -29,6 +29,10 @@ struct Seat {
     steps: AtomicU64,
     /// Of a unit with long steps: the state before the present one, should it be asked to stop in its middle.
     held: Mutex<Option<(u32, Vec<u8>)>>,
+    /// Units given to it that nobody wants any more.
+    cancelled: Mutex<Vec<u32>>,
+    /// Whether there are any.
+    any_cancelled: AtomicBool,
 }
 
 impl Control {
@@ -54,6 +58,22 @@ impl Control {
     /// Whether units are to stop.
     pub fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Asks one unit to stop.
+    pub fn cancel(&self, slot: usize, unit: u32) {
+        if let Some(seat) = self.seats.get(slot) {
+            seat.cancelled.lock().unwrap_or_else(PoisonError::into_inner).push(unit);
+            seat.any_cancelled.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a unit was asked to.
+    pub fn is_cancelled(&self, slot: usize, unit: u32) -> bool {
+        self.seats.get(slot).is_some_and(|seat| {
+            seat.any_cancelled.load(Ordering::Acquire)
+                && seat.cancelled.lock().unwrap_or_else(PoisonError::into_inner).contains(&unit)
+        })
     }
 
     /// A slot's checkpoint has been passed on: the next may be made.
@@ -116,7 +136,7 @@ impl<'a, P: FnMut(Vec<u8>) -> Vec<u8>, K: FnMut(Vec<u8>)> Watcher<'a, P, K> {
 impl<P: FnMut(Vec<u8>) -> Vec<u8>, K: FnMut(Vec<u8>)> Watch for Watcher<'_, P, K> {
     fn flow(&mut self, _: Progress) -> Flow {
         self.control.seats[self.slot].steps.fetch_add(1, Ordering::Relaxed);
-        if self.control.is_stopping() {
+        if self.control.is_stopping() || self.control.is_cancelled(self.slot, self.unit) {
             return Flow::Stop;
         }
         let now = Instant::now();

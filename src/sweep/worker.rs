@@ -122,6 +122,7 @@ impl Worker {
                     tell(comm, &ToManager::Saved { slot, unit, state })?;
                 }
             }
+            ToWorker::Cancel { slot, unit } => self.pool.control.cancel(slot, unit),
             ToWorker::Replace { slot } => {
                 self.pool.replace(slot)?;
                 tell(comm, &ToManager::Replaced { slot })?;

@@ -68,6 +68,11 @@ pub enum Job {
         /// Whether it must survive a power cut.
         durable: bool,
     },
+    /// Remove what is kept of the unfinished work of a run.
+    LetGo {
+        /// The run.
+        owner: Id,
+    },
     /// Show how the sweep stands.
     Status {
         /// JSON.
@@ -239,6 +244,10 @@ impl Desk {
             Job::Keep { owner, file, content, durable } => {
                 let dir = self.store.checkpoints();
                 store::keep(&dir, (&Hash(owner), &file), &context(), &content, durable)?;
+                Ok(Written::Kept)
+            }
+            Job::LetGo { owner } => {
+                self.let_go(&owner)?;
                 Ok(Written::Kept)
             }
             Job::Status { text } => {

@@ -201,7 +201,15 @@ impl Journal {
         Ok(())
     }
 
-    /// What was written of the study when it began; it never changes.
+    /// Changes what is written of the study.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn set_attribute(&mut self, key: &str, value: &Value) -> Result<(), StoreError> {
+        self.study_attribute(key, value)
+    }
+
+    /// What is written of the study: when it began, unless it was [changed](Self::set_attribute).
     pub fn attribute(&self, key: &str) -> Option<&Value> {
         self.attributes.get(key)
     }
@@ -272,7 +280,8 @@ fn outcome_lines(id: u64, outcome: &Outcome) -> Vec<Value> {
     lines.extend(outcome.notes.iter().map(|(key, value)| attribute(key, value)));
     let (state, values) = match &outcome.end {
         End::Complete(values) => (state::COMPLETE, json!(values)),
-        End::Pruned => (state::PRUNED, Value::Null),
+        // As Optuna: its last value on the way.
+        End::Pruned => (state::PRUNED, json!(outcome.value().map(|value| vec![value]))),
         End::Failed(reason) => {
             lines.push(attribute(REASON, &json!(reason)));
             (state::FAIL, Value::Null)

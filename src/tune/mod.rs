@@ -13,6 +13,7 @@ pub mod pareto;
 pub mod pruner;
 pub mod reference;
 pub mod space;
+pub mod steps;
 pub mod study;
 pub mod tpe;
 pub mod trial;

@@ -70,6 +70,7 @@ fn table(
     let value = |i: usize| {
         let of = |trial: &Trial| match &trial.outcome.as_ref()?.end {
             End::Complete(values) => values.get(i).copied(),
+            End::Pruned if i == 0 => trial.outcome.as_ref()?.value(),
             _ => None,
         };
         ColumnData::F64(rows.iter().map(|(_, trial, _)| of(trial)).collect())
@@ -117,6 +118,15 @@ fn table(
         text(&|_, trial| note(trial, "run_id").and_then(|v| v.as_str().map(str::to_owned))),
     ));
     columns.push(("cut", text(&|_, trial| note(trial, "cut").map(|v| v.to_string()))));
+    columns.push((
+        "intermediate_values",
+        text(&|_, trial| {
+            let steps = trial.outcome.as_ref().map(|o| &o.steps).filter(|steps| !steps.is_empty())?;
+            Some(json!(steps).to_string())
+        }),
+    ));
+    let repeats = rows.iter().map(|(state, ..)| Some(state.reproducible)).collect();
+    columns.push(("reproducible", ColumnData::Bool(repeats)));
     let seconds = rows.iter().map(|(_, _, metrics)| metrics["seconds"].as_f64()).collect();
     columns.push(("seconds", ColumnData::F64(seconds)));
     let mut columns: Vec<(String, ColumnData)> =

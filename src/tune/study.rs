@@ -57,6 +57,15 @@ impl Outcome {
         Self { end: End::Failed(reason.into()), steps: Vec::new(), notes: BTreeMap::new() }
     }
 
+    /// The value that stands for it in tables: of a trial that was given up its last one on the way.
+    pub fn value(&self) -> Option<f64> {
+        match &self.end {
+            End::Complete(values) => values.first().copied(),
+            End::Pruned => self.steps.last().map(|(_, value)| *value),
+            End::Failed(_) => None,
+        }
+    }
+
     /// As it is recorded: values that are no numbers make a failure, and intermediate ones are left out.
     fn checked(mut self, values: usize) -> Self {
         self.steps.retain(|(_, value)| value.is_finite());

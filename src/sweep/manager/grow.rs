@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::gates::Gates;
 use super::{Gathering, Manager};
 use crate::sweep::plan::PlannedRun;
 use crate::sweep::report::{RunReport, RunState};
@@ -16,6 +17,7 @@ impl Gathering {
         Self {
             chains: vec![None; run.sampler.chains],
             missing: run.sampler.chains + usize::from(run.control),
+            gates: Gates::of(run.sampler.chains),
             ..Self::default()
         }
     }

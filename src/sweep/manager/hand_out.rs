@@ -113,6 +113,7 @@ impl Manager<'_> {
             adapted: self.gathering[run].adapted.as_ref().map(|(a, ..)| a.clone()).unwrap_or_default(),
             chain,
             role,
+            pauses: self.pauses(run, role),
         };
         match kind {
             UnitKind::Build(t) => {

@@ -1,6 +1,7 @@
 //! The loop of rank 0: work out of the graph, units to slots, outcomes to the writer.
 
 mod board;
+mod gates;
 mod grow;
 mod hand_out;
 mod keepsakes;
@@ -18,6 +19,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel};
 use std::time::{Duration, Instant};
 
 use self::board::{Board, Seat};
+use self::gates::Gates;
 use self::keepsakes::Keepsakes;
 use self::muster::{meet_ranks, send, send_all};
 use super::costs::Model;
@@ -124,6 +126,7 @@ struct Gathering {
     control: Option<ChainPart>,
     missing: usize,
     over: bool,
+    gates: Gates,
 }
 
 struct Manager<'a> {
@@ -160,6 +163,8 @@ struct Manager<'a> {
     may_grow: bool,
     /// Runs that have ended since.
     untold: Vec<usize>,
+    /// Runs of which a chain has come to a gate since.
+    at_gate: Vec<usize>,
     /// Runs that joined while the same run was under way, and which that is.
     twins: Vec<(usize, usize)>,
     /// Runs from here on have joined.
@@ -292,6 +297,7 @@ impl<'a> Manager<'a> {
             costs,
             may_grow: false,
             untold: Vec::new(),
+            at_gate: Vec::new(),
             twins: Vec::new(),
             first_joined: 0,
             executed: 0,
@@ -346,6 +352,7 @@ impl<'a> Manager<'a> {
             self.heed_signals_and_clocks()?;
             if self.may_start() {
                 if let Some(proposer) = proposer.as_deref_mut() {
+                    self.open_gates(proposer)?;
                     self.tell(proposer)?;
                     self.grow(proposer)?;
                 }
@@ -456,6 +463,7 @@ impl<'a> Manager<'a> {
         }
         if self.stopping.is_none() {
             self.look_after_slots()?;
+            self.cut_late_runs(now)?;
         }
         self.show_status(now);
         Ok(())

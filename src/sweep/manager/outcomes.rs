@@ -50,6 +50,13 @@ impl Manager<'_> {
                 log::warn!("{} failed on rank {}: {}; it is tried again", what(), slot.rank, failure.reason);
                 return Ok(true);
             }
+            End::Paused(_) => {
+                log::debug!("{} waits", what());
+                if let End::Paused(pause) = outcome.end {
+                    self.wait(unit, pause, outcome.seconds);
+                }
+                return Ok(false);
+            }
             End::Done(_) => log::info!("{} done on {host} in {:.3} s", what(), outcome.seconds),
             End::Failed(_) => log::info!("{} failed on {host} in {:.3} s", what(), outcome.seconds),
         }
@@ -72,9 +79,16 @@ impl Manager<'_> {
             }
             End::Failed(failure) => {
                 self.graph.settled(unit, false);
-                self.fail(kind, failure);
+                match kind {
+                    UnitKind::Chain(run, _) | UnitKind::Control(run)
+                        if failure.settled && run >= self.first_joined =>
+                    {
+                        self.fail_in_order(kind, failure);
+                    }
+                    _ => self.fail(kind, failure),
+                }
             }
-            End::Interrupted => {}
+            End::Interrupted | End::Paused(_) => {}
         }
         self.observer.progress(&Progress::Unit { done: self.executed, total: self.to_do });
         Ok(false)
@@ -229,6 +243,7 @@ impl Manager<'_> {
     fn count_chain(&mut self, run: usize) {
         self.gathering[run].missing -= 1;
         self.conclude(run);
+        self.conclude_failure(run);
     }
 
     /// Writes a run once everything of it is there.
@@ -258,7 +273,7 @@ impl Manager<'_> {
         }
     }
 
-    fn fail_runs(&mut self, runs: Vec<usize>, failure: &Failure) {
+    pub(super) fn fail_runs(&mut self, runs: Vec<usize>, failure: &Failure) {
         for run in runs {
             self.graph.drop_run(run);
             if !std::mem::replace(&mut self.gathering[run].over, true) && self.reports[run].is_none() {
