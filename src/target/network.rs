@@ -3,8 +3,9 @@
 //! Rows are taken in blocks small enough for all layers' activations to stay in the second-level
 //! cache. A block is feature-major (see [`crate::device`]): rows are the vector axis throughout,
 //! so that layers of any width run at full speed and no width needs padding. Rows beyond the data
-//! in the last block are computed and given zero weight. Weights for the way back are packed once a pass; gradients
-//! are summed over blocks in order, losses within a block by lanes and over blocks in `f64`.
+//! in the last block are computed and given zero weight. Weights for the way back are packed once a
+//! pass; gradients are summed over blocks in order, losses within a block by lanes and over blocks
+//! in `f64`.
 
 mod plan;
 mod tangent;
@@ -208,16 +209,27 @@ impl<T: Element> NetworkPotential<T> {
 
     /// Copies the chosen rows to the front of a block, eight rows of a feature at a time; the rest of
     /// the last pack, which gets zero weight, becomes 0.
+    #[inline(never)]
     fn gather(&self, chosen: &[u32], x: &mut [T], y: &mut [T]) {
         let (inputs, ld) = (self.inputs(), self.plan.ld);
         let stride = inputs + self.outputs();
         let row = |r: u32| &self.rows[r as usize * stride..][..stride];
         let (eights, rest) = chosen.as_chunks::<8>();
         for (e, eight) in eights.iter().enumerate() {
-            let from = eight.map(row);
-            for f in 0..stride {
-                let line = if f < inputs { &mut x[f * ld..] } else { &mut y[(f - inputs) * ld..] };
-                line[8 * e..8 * e + 8].copy_from_slice(&from.map(|row| row[f]));
+            let (mut from, mut targets) = ([&self.rows[..0]; 8], [&mut x[8 * e..], &mut y[8 * e..]]);
+            for (from, &r) in from.iter_mut().zip(eight) {
+                *from = row(r);
+            }
+            let mut f = 0;
+            for (target, features) in targets.iter_mut().zip([inputs, stride - inputs]) {
+                for line in target.chunks_mut(ld).take(features) {
+                    let mut values = [T::ZERO; 8];
+                    for (value, row) in values.iter_mut().zip(&from) {
+                        *value = row[f];
+                    }
+                    line[..8].copy_from_slice(&values);
+                    f += 1;
+                }
             }
         }
         for (b, &r) in (8 * eights.len()..).zip(rest) {

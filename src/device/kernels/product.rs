@@ -107,6 +107,9 @@ pub fn matmul<T: Element>(arith: Arith, product: Product<'_, T>, a: &[T], c: &mu
 }
 
 /// Tiles of one feature are `W1` packs wide, of two or three `W3`, all others `W`.
+///
+/// Where one tile is as high as C, which tile that is is decided once, not a column: in narrow
+/// networks that would take as long as the products.
 #[inline(always)]
 fn widths<T: Element, P: Pack<T>, const W1: usize, const W3: usize, const W: usize>(
     product: Product<'_, T>,
@@ -114,68 +117,90 @@ fn widths<T: Element, P: Pack<T>, const W1: usize, const W3: usize, const W: usi
     c: &mut [T],
     rows: Rows,
 ) {
-    let mut row = 0;
     match product.size.0 {
-        1 => columns::<T, P, 1, W1>(product, a, c, rows, &mut row),
-        2 | 3 => columns::<T, P, 3, W3>(product, a, c, rows, &mut row),
-        _ => {}
+        1 => row_of_tiles::<T, P, 1, W1>(product, a, c, rows),
+        2 => row_of_tiles::<T, P, 2, W3>(product, a, c, rows),
+        3 => row_of_tiles::<T, P, 3, W3>(product, a, c, rows),
+        4 => row_of_tiles::<T, P, 4, W>(product, a, c, rows),
+        5 => row_of_tiles::<T, P, 5, W>(product, a, c, rows),
+        TALL => row_of_tiles::<T, P, TALL, W>(product, a, c, rows),
+        _ => {
+            let mut row = 0;
+            while row + W * P::LANES <= rows.count {
+                column_of_tiles::<T, P, W>(product, a, c, rows.ld, row);
+                row += W * P::LANES;
+            }
+            while row < rows.count {
+                column_of_tiles::<T, P, 1>(product, a, c, rows.ld, row);
+                row += P::LANES;
+            }
+        }
     }
-    columns::<T, P, TALL, W>(product, a, c, rows, &mut row);
-    columns::<T, P, TALL, 1>(product, a, c, rows, &mut row);
 }
 
-/// Columns of tiles, `N` packs of rows wide and at most `MAX` high, as long as rows last.
+/// C of `M` features, by tiles `N` packs of rows wide as long as there are as many.
 #[inline(always)]
-fn columns<T: Element, P: Pack<T>, const MAX: usize, const N: usize>(
+fn row_of_tiles<T: Element, P: Pack<T>, const M: usize, const N: usize>(
     product: Product<'_, T>,
     a: &[T],
     c: &mut [T],
     rows: Rows,
-    row: &mut usize,
 ) {
-    while *row + N * P::LANES <= rows.count {
-        column::<T, P, MAX, N>(product, &a[*row..], c, rows.ld, *row);
-        *row += N * P::LANES;
+    let mut row = 0;
+    while row + N * P::LANES <= rows.count {
+        tile::<T, P, M, N>(product.at(row), &a[row..], &mut c[row..], rows.ld);
+        row += N * P::LANES;
+    }
+    while row < rows.count {
+        tile::<T, P, M, 1>(product.at(row), &a[row..], &mut c[row..], rows.ld);
+        row += P::LANES;
     }
 }
 
+/// `N` packs of rows of C, where C has more features than a tile.
 #[inline(always)]
-fn column<T: Element, P: Pack<T>, const MAX: usize, const N: usize>(
+fn column_of_tiles<T: Element, P: Pack<T>, const N: usize>(
     product: Product<'_, T>,
     a: &[T],
     c: &mut [T],
     ld: usize,
     row: usize,
 ) {
-    let (m, k) = product.size;
+    let (a, m) = (&a[row..], product.size.0);
     let mut first = 0;
     while first < m {
         let height = height(m, first);
-        let weights = match product.weights {
-            Weights::Plain(w) => Weights::Plain(&w[first * k..(first + height) * k]),
-            Weights::Packed(w) => Weights::Packed(&w[first * k..(first + height) * k]),
-        };
-        let start = match product.start {
-            Start::Bias(bias) => Start::Bias(&bias[first..first + height]),
-            other => other,
-        };
         let at = first * ld + row;
-        let end = match product.end {
-            End::Where(gate) => End::Where(&gate[at..]),
-            other => other,
-        };
-        let tile = Product { weights, size: (height, k), start, end };
-        let c = &mut c[at..];
+        let (product, c) = (product.lines(first, height).at(at), &mut c[at..]);
         match height {
-            1 => self::tile::<T, P, 1, N>(tile, a, c, ld),
-            2 if MAX >= 2 => self::tile::<T, P, 2, N>(tile, a, c, ld),
-            3 if MAX >= 3 => self::tile::<T, P, 3, N>(tile, a, c, ld),
-            4 if MAX >= 4 => self::tile::<T, P, 4, N>(tile, a, c, ld),
-            5 if MAX >= 5 => self::tile::<T, P, 5, N>(tile, a, c, ld),
-            _ if MAX >= TALL => self::tile::<T, P, TALL, N>(tile, a, c, ld),
-            _ => unreachable!("a tile is at most {MAX} features high"),
+            3 => tile::<T, P, 3, N>(product, a, c, ld),
+            4 => tile::<T, P, 4, N>(product, a, c, ld),
+            5 => tile::<T, P, 5, N>(product, a, c, ld),
+            _ => tile::<T, P, TALL, N>(product, a, c, ld),
         }
         first += height;
+    }
+}
+
+impl<T> Product<'_, T> {
+    /// The product for the part of C that starts at `at` of its slice.
+    #[inline(always)]
+    fn at(mut self, at: usize) -> Self {
+        if let End::Where(gate) = &mut self.end {
+            *gate = &gate[at..];
+        }
+        self
+    }
+
+    /// The product for `height` features of C.
+    #[inline(always)]
+    fn lines(mut self, first: usize, height: usize) -> Self {
+        let (Weights::Plain(w) | Weights::Packed(w)) = &mut self.weights;
+        *w = &w[first * self.size.1..][..height * self.size.1];
+        if let Start::Bias(bias) = &mut self.start {
+            *bias = &bias[first..][..height];
+        }
+        self
     }
 }
 
@@ -198,8 +223,9 @@ fn tile<T: Element, P: Pack<T>, const M: usize, const N: usize>(
         }
         Start::Keep => {
             for i in 0..M {
+                let line = &c[i * ld..][..N * P::LANES];
                 for j in 0..N {
-                    acc[i][j] = P::load(&c[i * ld + j * P::LANES..]);
+                    acc[i][j] = P::load(&line[j * P::LANES..]);
                 }
             }
         }
@@ -210,7 +236,8 @@ fn tile<T: Element, P: Pack<T>, const M: usize, const N: usize>(
             for i in 0..M {
                 lines[i] = &w[i * k..][..k];
             }
-            for (j, values) in a.chunks(ld).take(k).enumerate() {
+            for j in 0..k {
+                let values = &a[j * ld..];
                 let mut weights = [T::ZERO; M];
                 for i in 0..M {
                     weights[i] = lines[i][j];
@@ -219,8 +246,8 @@ fn tile<T: Element, P: Pack<T>, const M: usize, const N: usize>(
             }
         }
         Weights::Packed(w) => {
-            for (weights, values) in w.as_chunks::<M>().0.iter().zip(a.chunks(ld)) {
-                step::<T, P, M, N>(&mut acc, weights, values);
+            for (j, weights) in w.as_chunks::<M>().0[..k].iter().enumerate() {
+                step::<T, P, M, N>(&mut acc, weights, &a[j * ld..]);
             }
         }
     }
@@ -235,15 +262,17 @@ fn tile<T: Element, P: Pack<T>, const M: usize, const N: usize>(
         }
         End::Where(gate) => {
             for i in 0..M {
+                let line = &gate[i * ld..][..N * P::LANES];
                 for j in 0..N {
-                    acc[i][j] = acc[i][j].where_positive(P::load(&gate[i * ld + j * P::LANES..]));
+                    acc[i][j] = acc[i][j].where_positive(P::load(&line[j * P::LANES..]));
                 }
             }
         }
     }
     for i in 0..M {
+        let line = &mut c[i * ld..][..N * P::LANES];
         for j in 0..N {
-            acc[i][j].store(&mut c[i * ld + j * P::LANES..]);
+            acc[i][j].store(&mut line[j * P::LANES..]);
         }
     }
 }
