@@ -6,7 +6,8 @@ use lambda_hat::num::Real;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
 use lambda_hat::target::{NetworkPotential, param_count};
 
-/// The shape of a target: the presets `small/small` and `base/base`.
+/// The shape of a target: the presets `small/small` and `base/base`, and `base/base` with
+/// `target_params: 100000`.
 pub struct Shape {
     pub name: &'static str,
     pub rows: usize,
@@ -18,6 +19,7 @@ impl Shape {
         let (name, rows, in_dim, hidden) = match name {
             "small" => ("small", 100, 4, vec![4; 2]),
             "base" => ("base", 20_000, 32, vec![62; 3]),
+            "100k" => ("100k", 20_000, 32, vec![215; 3]),
             _ => return None,
         };
         let network = Network {

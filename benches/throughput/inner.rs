@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use lambda_hat::config::{Hmc, Precond, Sgld};
 use lambda_hat::device::Element;
-use lambda_hat::num::rng::{Key, Purpose};
+use lambda_hat::num::rng::{Key, Purpose, index};
 use lambda_hat::sampler::{Adapted, ChainRun, Kernel, Method, Posterior, Role, Scratch};
 use lambda_hat::target::Potential;
 
@@ -27,6 +27,36 @@ pub fn gradient<T: Element>(shape: &Shape) {
         Work { items: 1.0, flops: potential.gradient_flops() }
     });
     print_rate(&title::<T>("gradient", shape), "grad/s", &rate);
+}
+
+/// Gradients of minibatches that were drawn before.
+pub fn batch<T: Element>(shape: &Shape) {
+    let (potential, w) = shape.case::<T>();
+    let mut scratch = vec![T::ZERO; potential.batch_scratch_len(BATCH)];
+    let mut grad = vec![T::ZERO; w.len()];
+    let mut rng = Key::new([9; 32], Purpose::Chain, 0).at(0);
+    let rows: Vec<u32> = (0..64 * BATCH).map(|_| index(&mut rng, shape.rows) as u32).collect();
+    let mut batches = rows.chunks_exact(BATCH).cycle();
+    let flops = potential.gradient_flops() * BATCH as f64 / shape.rows as f64;
+    let rate = rate::<T>(|| {
+        let rows = batches.next().expect("a cycle has no end");
+        black_box(potential.batch_loss_grad(black_box(&w), rows, &mut grad, &mut scratch));
+        Work { items: 1.0, flops }
+    });
+    print_rate(&title::<T>("batch", shape), "grad/s", &rate);
+}
+
+/// Hessian-vector products along one direction.
+pub fn product<T: Element>(shape: &Shape) {
+    let (potential, w) = shape.case::<T>();
+    let mut scratch = vec![T::ZERO; potential.hvp_scratch_len()];
+    let (mut hv, v) = (w.clone(), w.clone());
+    let rate = rate::<T>(|| {
+        potential.hvp(black_box(&w), &v, None, &mut hv, &mut scratch);
+        black_box(&hv);
+        Work { items: 1.0, flops: potential.hvp_flops() }
+    });
+    print_rate(&title::<T>("HVP", shape), "HVP/s", &rate);
 }
 
 /// The same chain again and again. Trajectories have random lengths of mean [`STEPS`]; a draw is

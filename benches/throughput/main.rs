@@ -17,11 +17,20 @@ use lambda_hat::device::{Arith, Element};
 /// A part of the table.
 type Part = (&'static str, &'static [&'static str]);
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 6] = [
     (
         "Gradients of the full loss",
-        &["gradient base f64", "gradient base f32", "gradient small f64", "gradient small f32"],
+        &[
+            "gradient base f64",
+            "gradient base f32",
+            "gradient 100k f64",
+            "gradient 100k f32",
+            "gradient small f64",
+            "gradient small f32",
+        ],
     ),
+    ("Gradients of minibatches of 256 rows", &["batch base f64", "batch base f32"]),
+    ("Hessian-vector products over all rows", &["hvp base f64", "hvp base f32"]),
     ("HMC, 10 integration steps a draw", &["hmc base f64", "hmc small f64"]),
     (
         "SGLD, batches of 256 rows, the full loss every 100 steps",
@@ -67,8 +76,9 @@ fn today() -> String {
 fn row(words: &[String]) -> Result<(), String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        [what @ ("gradient" | "hmc" | "sgld"), shape, number] => {
-            let shape = Shape::named(shape).ok_or_else(|| format!("'{shape}': expected base or small"))?;
+        [what @ ("gradient" | "batch" | "hvp" | "hmc" | "sgld"), shape, number] => {
+            let shape =
+                Shape::named(shape).ok_or_else(|| format!("'{shape}': expected base, 100k or small"))?;
             match number {
                 "f32" => inner_loop::<f32>(what, &shape),
                 "f64" => inner_loop::<f64>(what, &shape),
@@ -89,6 +99,8 @@ fn row(words: &[String]) -> Result<(), String> {
 fn inner_loop<T: Element>(what: &str, shape: &Shape) {
     match what {
         "gradient" => inner::gradient::<T>(shape),
+        "batch" => inner::batch::<T>(shape),
+        "hvp" => inner::product::<T>(shape),
         "hmc" => inner::hmc::<T>(shape),
         _ => inner::sgld::<T>(shape),
     }

@@ -28,8 +28,13 @@ pub trait Pack<T>: Copy {
     fn add(self, other: Self) -> Self;
     /// Lanes below zero become 0; all others, NaN and −0 among them, stay.
     fn relu(self) -> Self;
+    /// Lanes of `self` where `gate` is above zero, 0 elsewhere.
+    fn where_positive(self, gate: Self) -> Self;
     /// The sum of the lanes by halving: lane l + half is added to lane l, until one is left.
     fn sum(self) -> T;
+    /// [`sum`](Pack::sum) of each of four packs, with the same bits. Together they take half of the
+    /// instructions.
+    fn sums(packs: [Self; 4]) -> [T; 4];
 }
 
 /// A number type with its packs, an instruction set each.
@@ -82,6 +87,18 @@ impl<T: Real, const L: usize> Pack<T> for Plain<T, L> {
         Self(self.0.map(|x| if x < T::ZERO { T::ZERO } else { x }))
     }
     #[inline(always)]
+    fn where_positive(self, gate: Self) -> Self {
+        let mut lanes = self.0;
+        for (lane, gate) in lanes.iter_mut().zip(gate.0) {
+            *lane = if gate > T::ZERO { *lane } else { T::ZERO };
+        }
+        Self(lanes)
+    }
+    #[inline(always)]
+    fn sums(packs: [Self; 4]) -> [T; 4] {
+        packs.map(Self::sum)
+    }
+    #[inline(always)]
     fn sum(self) -> T {
         let mut x = self.0;
         let mut half = L / 2;
@@ -128,6 +145,87 @@ mod x86 {
         }
     }
 
+    /// `fold_ps` of four registers at once. Contract: AVX, as for `two`.
+    #[inline(always)]
+    fn folds_ps(v: [__m256; 4]) -> [f32; 4] {
+        let twos = twos_ps(fours_ps(v[0], v[2]), fours_ps(v[1], v[3]));
+        let mut sums = [0.0; 4];
+        // SAFETY: see the contract; the store fills `sums`.
+        unsafe {
+            let (low, high) = (_mm256_castps256_ps128(twos), _mm256_extractf128_ps::<1>(twos));
+            let even = _mm_shuffle_ps::<0b10_00_10_00>(low, high);
+            let odd = _mm_shuffle_ps::<0b11_01_11_01>(low, high);
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(even, odd));
+        }
+        sums
+    }
+
+    /// Lane l + 4 added to lane l: four sums of `a`, four of `b`. Contract: AVX, as for `two`.
+    #[inline(always)]
+    fn fours_ps(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see the contract; registers only.
+        unsafe { _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b)) }
+    }
+
+    /// In each half, lane l + 2 added to lane l: two sums of `a`, two of `b`. Contract: AVX, as for `two`.
+    #[inline(always)]
+    fn twos_ps(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see the contract; registers only.
+        unsafe {
+            let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+            let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+            _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
+        }
+    }
+
+    /// `fold_pd` of four registers at once. Contract: AVX, as for `two`.
+    #[inline(always)]
+    fn folds_pd(v: [__m256d; 4]) -> [f64; 4] {
+        let (a, b) = (twos_pd(v[0], v[2]), twos_pd(v[1], v[3]));
+        let mut sums = [0.0; 4];
+        // SAFETY: see the contract; the store fills `sums`.
+        unsafe {
+            let ones = _mm256_add_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+            _mm256_storeu_pd(sums.as_mut_ptr(), ones);
+        }
+        sums
+    }
+
+    /// Lane l + 2 added to lane l: two sums of `a`, two of `b`. Contract: AVX, as for `two`.
+    #[inline(always)]
+    fn twos_pd(a: __m256d, b: __m256d) -> __m256d {
+        // SAFETY: see the contract; registers only.
+        unsafe { _mm256_add_pd(_mm256_permute2f128_pd::<0x20>(a, b), _mm256_permute2f128_pd::<0x31>(a, b)) }
+    }
+
+    /// Lanes of `x` where `gate` is above zero. Contract: AVX, as for `two`.
+    #[inline(always)]
+    fn gated_ps(x: __m256, gate: __m256) -> __m256 {
+        // SAFETY: see the contract; registers only.
+        unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps()), x) }
+    }
+
+    /// Lanes of `x` where `gate` is above zero. Contract: AVX, as for `two`.
+    #[inline(always)]
+    fn gated_pd(x: __m256d, gate: __m256d) -> __m256d {
+        // SAFETY: see the contract; registers only.
+        unsafe { _mm256_and_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(gate, _mm256_setzero_pd()), x) }
+    }
+
+    /// Lanes of `x` where `gate` is above zero. Contract: AVX-512F, as for `one`.
+    #[inline(always)]
+    fn gated_wide_ps(x: __m512, gate: __m512) -> __m512 {
+        // SAFETY: see the contract; registers only.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate, _mm512_setzero_ps()), x) }
+    }
+
+    /// Lanes of `x` where `gate` is above zero. Contract: AVX-512F, as for `one`.
+    #[inline(always)]
+    fn gated_wide_pd(x: __m512d, gate: __m512d) -> __m512d {
+        // SAFETY: see the contract; registers only.
+        unsafe { _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(gate, _mm512_setzero_pd()), x) }
+    }
+
     /// The halves of a register. Contract: AVX-512F, as for `one`.
     #[inline(always)]
     fn halves_ps(v: __m512) -> Two<__m256> {
@@ -149,7 +247,7 @@ mod x86 {
     /// `Element`'s use in `kernels` arranges; loads and stores touch exactly the lanes that the
     /// slice was just checked to hold, and need no alignment.
     macro_rules! two {
-        ($t:ty, $v:ty, $lanes:literal, $half:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $fold:ident) => {
+        ($t:ty, $v:ty, $lanes:literal, $half:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $gated:ident, $fold:ident, $folds:ident) => {
             impl Pack<$t> for Two<$v> {
                 const LANES: usize = $lanes;
                 #[inline(always)]
@@ -189,6 +287,19 @@ mod x86 {
                     unsafe { Self($max($set(0.0), self.0), $max($set(0.0), self.1)) }
                 }
                 #[inline(always)]
+                fn where_positive(self, gate: Self) -> Self {
+                    Self($gated(self.0, gate.0), $gated(self.1, gate.1))
+                }
+                #[inline(always)]
+                fn sums(packs: [Self; 4]) -> [$t; 4] {
+                    let mut halves = [packs[0].0; 4];
+                    for (half, pack) in halves.iter_mut().zip(packs) {
+                        // SAFETY: see the macro's contract.
+                        *half = unsafe { $add(pack.0, pack.1) };
+                    }
+                    $folds(halves)
+                }
+                #[inline(always)]
                 fn sum(self) -> $t {
                     // SAFETY: see the macro's contract.
                     $fold(unsafe { $add(self.0, self.1) })
@@ -199,7 +310,7 @@ mod x86 {
 
     /// Contract of every block below: as for `two`, with AVX-512F.
     macro_rules! one {
-        ($t:ty, $v:ty, $lanes:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $halves:ident) => {
+        ($t:ty, $v:ty, $lanes:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $gated:ident, $halves:ident) => {
             impl Pack<$t> for One<$v> {
                 const LANES: usize = $lanes;
                 #[inline(always)]
@@ -236,6 +347,18 @@ mod x86 {
                     unsafe { Self($max($set(0.0), self.0)) }
                 }
                 #[inline(always)]
+                fn where_positive(self, gate: Self) -> Self {
+                    Self($gated(self.0, gate.0))
+                }
+                #[inline(always)]
+                fn sums(packs: [Self; 4]) -> [$t; 4] {
+                    let mut twos = [$halves(packs[0].0); 4];
+                    for (two, pack) in twos.iter_mut().zip(packs) {
+                        *two = $halves(pack.0);
+                    }
+                    Pack::<$t>::sums(twos)
+                }
+                #[inline(always)]
                 fn sum(self) -> $t {
                     Pack::<$t>::sum($halves(self.0))
                 }
@@ -254,7 +377,9 @@ mod x86 {
         _mm256_fmadd_ps,
         _mm256_add_ps,
         _mm256_max_ps,
-        fold_ps
+        gated_ps,
+        fold_ps,
+        folds_ps
     );
     two!(
         f64,
@@ -267,7 +392,9 @@ mod x86 {
         _mm256_fmadd_pd,
         _mm256_add_pd,
         _mm256_max_pd,
-        fold_pd
+        gated_pd,
+        fold_pd,
+        folds_pd
     );
     one!(
         f32,
@@ -279,6 +406,7 @@ mod x86 {
         _mm512_fmadd_ps,
         _mm512_add_ps,
         _mm512_max_ps,
+        gated_wide_ps,
         halves_ps
     );
     one!(
@@ -291,6 +419,7 @@ mod x86 {
         _mm512_fmadd_pd,
         _mm512_add_pd,
         _mm512_max_pd,
+        gated_wide_pd,
         halves_pd
     );
 

@@ -11,7 +11,8 @@ mod peak;
 
 pub use arith::{Arith, UnknownArith};
 pub use kernels::{
-    Start, accumulate_outer, accumulate_row_sums, lanes, matmul, pack_rows, pack_transposed, packed_len, relu,
+    End, Product, Rows, Start, Weights, accumulate_outer, accumulate_row_sums, lanes, matmul,
+    pack_transposed, packed_len, relu,
 };
 pub use machine::{Element, Pack, use_one_blas_thread};
 pub use peak::fma_peak;

@@ -3,24 +3,23 @@
 //! Rows are taken in blocks small enough for all layers' activations to stay in the second-level
 //! cache. A block is feature-major (see [`crate::device`]): rows are the vector axis throughout,
 //! so that layers of any width run at full speed and no width needs padding. Rows beyond the data
-//! in the last block are computed and given zero weight. Weights are packed once a pass; gradients
-//! are summed over blocks in order, losses within a block by lanes and over blocks in `f64`.
+//! in the last block are computed and given zero weight. Weights for the way back are packed once a
+//! pass; gradients are summed over blocks in order, losses within a block by lanes and over blocks
+//! in `f64`.
 
+mod plan;
 mod tangent;
 
-use std::ops::Range;
+use plan::{Aligned, Plan, Regions, block_rows};
 
 use super::elementwise::{self as el, RowLoss, Shape};
 use super::layout::{Layer, layers};
 use super::potential::Potential;
 use crate::config::{Activation, Loss, Network};
 use crate::device::{
-    Arith, Element, Start, accumulate_outer, accumulate_row_sums, lanes, matmul, pack_rows, pack_transposed,
-    packed_len,
+    Arith, Element, End, Product, Rows, Start, Weights, accumulate_outer, accumulate_row_sums, lanes, matmul,
+    pack_transposed,
 };
-
-/// Rows of a block: 128 rows of a few 64-wide layers in `f64` fill half of a 512 KiB cache.
-const BLOCK: usize = 128;
 
 /// The empirical loss of a network on a data set.
 pub struct NetworkPotential<T: Element> {
@@ -30,99 +29,12 @@ pub struct NetworkPotential<T: Element> {
     loss: RowLoss<T>,
     n: usize,
     /// All rows as blocks of inputs and of outputs, feature-major.
-    x: Vec<T>,
-    y: Vec<T>,
+    x: Aligned<T>,
+    y: Aligned<T>,
     /// Rows of X and Y side by side, for minibatches.
     rows: Vec<T>,
     plan: Plan,
     arith: Arith,
-}
-
-/// Where each layer's part stands in the regions of a scratch slice, and the regions' lengths.
-#[derive(Clone, Debug, Default)]
-struct Plan {
-    /// Leading dimension of every block.
-    ld: usize,
-    packed: Vec<Range<usize>>,
-    packed_t: Vec<Range<usize>>,
-    /// Blocks of one layer: output, kept derivative, ẑ; the same offsets in each region.
-    block: Vec<Range<usize>>,
-    packed_len: usize,
-    packed_t_len: usize,
-    blocks_len: usize,
-    widest: usize,
-    keeps: bool,
-    norm: bool,
-}
-
-/// A scratch slice cut into its regions.
-struct Regions<'s, T> {
-    packed: &'s mut [T],
-    packed_t: &'s mut [T],
-    /// Output of each layer.
-    out: &'s mut [T],
-    /// φ' of each layer, where it cannot be told from the output.
-    kept: &'s mut [T],
-    /// ẑ of each layer.
-    hat: &'s mut [T],
-    /// 1/σ of each row, a layer.
-    rstd: &'s mut [T],
-    /// Gradient with respect to each layer's output.
-    delta: &'s mut [T],
-    /// Gradient with respect to one pre-activation.
-    dz: &'s mut [T],
-    /// A gathered block of inputs and outputs.
-    batch: &'s mut [T],
-}
-
-impl Plan {
-    fn new<T: Element>(layers: &[Layer], activation: Activation) -> Self {
-        // An odd number of cache lines keeps neighbouring features out of each other's cache sets.
-        let ld = BLOCK + lanes::<T>();
-        let mut plan = Plan { ld, ..Plan::default() };
-        for layer in layers {
-            let (m, k) = (layer.outputs, layer.inputs);
-            plan.packed.push(plan.packed_len..plan.packed_len + packed_len(m, k));
-            plan.packed_len += packed_len(m, k);
-            plan.packed_t.push(plan.packed_t_len..plan.packed_t_len + packed_len(k, m));
-            plan.packed_t_len += packed_len(k, m);
-            plan.block.push(plan.blocks_len..plan.blocks_len + m * ld);
-            plan.blocks_len += m * ld;
-            plan.widest = plan.widest.max(m);
-            plan.keeps |= el::keeps_derivative(activation, layer.skip_from.is_some());
-            plan.norm |= layer.norm.is_some();
-        }
-        plan
-    }
-
-    fn len(&self) -> usize {
-        let blocks = 2 + usize::from(self.keeps) + usize::from(self.norm);
-        self.packed_len
-            + self.packed_t_len
-            + blocks * self.blocks_len
-            + self.rstd_len()
-            + self.widest * self.ld
-    }
-
-    fn rstd_len(&self) -> usize {
-        if self.norm { self.block.len() * self.ld } else { 0 }
-    }
-
-    fn regions<'s, T>(&self, scratch: &'s mut [T]) -> Regions<'s, T> {
-        let mut rest = scratch;
-        let mut take = |n: usize| rest.split_off_mut(..n).unwrap_or_default();
-        Regions {
-            packed: take(self.packed_len),
-            packed_t: take(self.packed_t_len),
-            out: take(self.blocks_len),
-            kept: take(if self.keeps { self.blocks_len } else { 0 }),
-            hat: take(if self.norm { self.blocks_len } else { 0 }),
-            rstd: take(self.rstd_len()),
-            delta: take(self.blocks_len),
-            dz: take(self.widest * self.ld),
-            batch: rest,
-        }
-    }
 }
 
 impl<T: Element> NetworkPotential<T> {
@@ -135,15 +47,15 @@ impl<T: Element> NetworkPotential<T> {
         let n = x.len() / inputs;
         debug_assert_eq!(y.len(), n * outputs);
         let plan = Plan::new::<T>(&layers, network.activation);
-        let blocks = n.div_ceil(BLOCK) * plan.ld;
+        let blocks = n.div_ceil(block_rows::<T>()) * plan.ld;
         let mut potential = Self {
             layers,
             dim: super::layout::param_count(network),
             activation: network.activation,
             loss: RowLoss::new(loss),
             n,
-            x: vec![T::ZERO; blocks * inputs],
-            y: vec![T::ZERO; blocks * outputs],
+            x: Aligned::zeros(blocks * inputs),
+            y: Aligned::zeros(blocks * outputs),
             rows: Vec::with_capacity(n * (inputs + outputs)),
             plan,
             arith: Arith::current(),
@@ -155,7 +67,7 @@ impl<T: Element> NetworkPotential<T> {
         let ld = potential.plan.ld;
         let blocks =
             potential.x.chunks_exact_mut(inputs * ld).zip(potential.y.chunks_exact_mut(outputs * ld));
-        for ((x, y), rows) in blocks.zip(potential.rows.chunks(BLOCK * (inputs + outputs))) {
+        for ((x, y), rows) in blocks.zip(potential.rows.chunks(block_rows::<T>() * (inputs + outputs))) {
             for (b, row) in rows.chunks_exact(inputs + outputs).enumerate() {
                 scatter(row, (&mut *x, &mut *y), (inputs, ld), b);
             }
@@ -189,15 +101,17 @@ impl<T: Element> NetworkPotential<T> {
         Shape { features, rows: used.div_ceil(lanes::<T>()) * lanes::<T>(), ld: self.plan.ld }
     }
 
-    fn pack(&self, w: &[T], parts: &mut Regions<'_, T>, backward: bool) {
-        for (l, layer) in self.layers.iter().enumerate() {
-            let weights = layer.weights(w);
-            let (m, k) = (layer.outputs, layer.inputs);
-            pack_rows(weights, m, k, &mut parts.packed[self.plan.packed[l].clone()]);
-            if backward && l > 0 {
-                pack_transposed(weights, k, m, &mut parts.packed_t[self.plan.packed_t[l].clone()]);
-            }
+    /// The weights of all layers but the first, transposed, for the way back.
+    fn pack(&self, w: &[T], packed: &mut [T]) {
+        for (layer, range) in self.layers.iter().zip(&self.plan.packed).skip(1) {
+            pack_transposed(layer.weights(w), layer.inputs, layer.outputs, &mut packed[range.clone()]);
         }
+    }
+
+    /// Whether the gradient through the activation of a hidden layer is taken by [`End::Where`] as
+    /// that with respect to its output is made. A residual target's is needed as it was.
+    fn gated(&self, layer: &Layer) -> bool {
+        self.activation == Activation::Relu && layer.skip_from.is_none()
     }
 
     /// Fills the outputs of all layers for the block `x`; `kept` only where a gradient will follow.
@@ -209,18 +123,16 @@ impl<T: Element> NetworkPotential<T> {
             let (below, here) = parts.out.split_at_mut(plan.block[l].start);
             let out = &mut here[..plan.block[l].len()];
             let input = if l == 0 { x } else { &below[plan.block[l - 1].clone()] };
-            let start = layer.bias.map_or(Start::Zero, |b| Start::Bias(&w[b..][..layer.outputs]));
-            let packed = &parts.packed[plan.packed[l].clone()];
-            matmul(
-                self.arith,
-                packed,
-                (layer.outputs, layer.inputs),
-                input,
-                out,
-                shape.ld,
-                shape.rows,
-                start,
-            );
+            let keeps = gradient && el::keeps_derivative(self.activation, layer.skip_from.is_some());
+            let at_once =
+                layer.hidden && layer.norm.is_none() && !keeps && self.activation == Activation::Relu;
+            let product = Product {
+                weights: Weights::Plain(layer.weights(w)),
+                size: (layer.outputs, layer.inputs),
+                start: layer.bias.map_or(Start::Zero, |b| Start::Bias(&w[b..][..layer.outputs])),
+                end: if at_once { End::Relu } else { End::Plain },
+            };
+            matmul(self.arith, product, input, out, rows_of(shape));
             if l == last {
                 break;
             }
@@ -230,9 +142,10 @@ impl<T: Element> NetworkPotential<T> {
                 let rstd = &mut parts.rstd[l * plan.ld..][..plan.ld];
                 el::normalise(self.arith, out, hat, rstd, (scale, shift), shape);
             }
-            let keeps = gradient && el::keeps_derivative(self.activation, layer.skip_from.is_some());
-            let kept = keeps.then(|| &mut parts.kept[plan.block[l].clone()]);
-            el::activate(self.arith, self.activation, out, kept, shape);
+            if !at_once {
+                let kept = keeps.then(|| &mut parts.kept[plan.block[l].clone()]);
+                el::activate(self.arith, self.activation, out, kept, shape);
+            }
             match layer.skip_from {
                 Some(0) => el::add(self.arith, x, out, shape),
                 Some(h) => el::add(self.arith, &below[plan.block[h - 1].clone()], out, shape),
@@ -244,29 +157,27 @@ impl<T: Element> NetworkPotential<T> {
     /// Adds the block's gradient to `grad`, given that with respect to the output in `delta`.
     fn backward(&self, w: &[T], x: &[T], grad: &mut [T], parts: &mut Regions<'_, T>, used: usize) {
         let (plan, arith) = (&self.plan, self.arith);
-        let last = self.layers.len() - 1;
         for (l, layer) in self.layers.iter().enumerate().rev() {
             let (m, k) = (layer.outputs, layer.inputs);
             let shape = self.shape(m, used);
+            let rows = rows_of(shape);
             let block = plan.block[l].clone();
             let (below, here) = parts.delta.split_at_mut(block.start);
-            let delta = &here[..block.len()];
-            let dz = &mut parts.dz[..block.len()];
-            if l == last {
-                dz.copy_from_slice(delta);
+            let delta = &mut here[..block.len()];
+            // The first share of a residual source is its target's whole delta.
+            if let Some(h @ 1..) = layer.skip_from {
+                below[plan.block[h - 1].clone()].copy_from_slice(delta);
+            }
+            let dz = if !layer.hidden || self.gated(layer) {
+                delta
             } else {
                 let kept = el::keeps_derivative(self.activation, layer.skip_from.is_some());
                 let kept = kept.then(|| &parts.kept[block.clone()]);
-                el::activation_gradient(
-                    arith,
-                    self.activation,
-                    delta,
-                    &parts.out[block.clone()],
-                    kept,
-                    dz,
-                    shape,
-                );
-            }
+                let dz = &mut parts.dz[..block.len()];
+                let out = &parts.out[block.clone()];
+                el::activation_gradient(arith, self.activation, delta, out, kept, dz, shape);
+                dz
+            };
             if let Some(norm) = layer.norm {
                 let rstd = &parts.rstd[l * plan.ld..][..plan.ld];
                 let (dscale, dshift) = grad[norm..][..2 * m].split_at_mut(m);
@@ -274,38 +185,51 @@ impl<T: Element> NetworkPotential<T> {
                 el::normalise_gradient(arith, dz, &parts.hat[block], rstd, scale, dscale, dshift, shape);
             }
             if let Some(bias) = layer.bias {
-                accumulate_row_sums(arith, dz, &mut grad[bias..][..m], m, shape.ld, shape.rows);
+                accumulate_row_sums(arith, dz, &mut grad[bias..][..m], m, rows);
             }
-            let input = if l == 0 { x } else { &parts.out[plan.block[l - 1].clone()] };
             let weights = &mut grad[layer.weight..][..m * k];
-            accumulate_outer(arith, dz, input, weights, (m, k), shape.ld, shape.rows);
-            if l > 0 {
-                // Where a residual connection starts below, its share is there already.
-                let shared = self.layers[l..].iter().any(|a| a.skip_from == Some(l));
-                let start = if shared { Start::Keep } else { Start::Zero };
-                let packed = &parts.packed_t[plan.packed_t[l].clone()];
-                // The first share of a residual source is its target's whole delta.
-                if let Some(h @ 1..) = layer.skip_from {
-                    below[plan.block[h - 1].clone()].copy_from_slice(delta);
-                }
-                let below = &mut below[plan.block[l - 1].clone()];
-                matmul(arith, packed, (k, m), dz, below, shape.ld, shape.rows, start);
+            if l == 0 {
+                accumulate_outer(arith, dz, x, weights, (m, k), rows);
+                break;
             }
+            let source = plan.block[l - 1].clone();
+            let input = &parts.out[source.clone()];
+            accumulate_outer(arith, dz, input, weights, (m, k), rows);
+            // Where a residual connection starts below, its share is there already.
+            let shared = self.layers[l..].iter().any(|a| a.skip_from == Some(l));
+            let product = Product {
+                weights: Weights::Packed(&parts.packed[plan.packed[l].clone()]),
+                size: (k, m),
+                start: if shared { Start::Keep } else { Start::Zero },
+                end: if self.gated(&self.layers[l - 1]) { End::Where(input) } else { End::Plain },
+            };
+            matmul(arith, product, dz, &mut below[source], rows);
         }
     }
 
     /// Copies the chosen rows to the front of a block, eight rows of a feature at a time; the rest of
     /// the last pack, which gets zero weight, becomes 0.
+    #[inline(never)]
     fn gather(&self, chosen: &[u32], x: &mut [T], y: &mut [T]) {
         let (inputs, ld) = (self.inputs(), self.plan.ld);
         let stride = inputs + self.outputs();
         let row = |r: u32| &self.rows[r as usize * stride..][..stride];
         let (eights, rest) = chosen.as_chunks::<8>();
         for (e, eight) in eights.iter().enumerate() {
-            let from = eight.map(row);
-            for f in 0..stride {
-                let line = if f < inputs { &mut x[f * ld..] } else { &mut y[(f - inputs) * ld..] };
-                line[8 * e..8 * e + 8].copy_from_slice(&from.map(|row| row[f]));
+            let (mut from, mut targets) = ([&self.rows[..0]; 8], [&mut x[8 * e..], &mut y[8 * e..]]);
+            for (from, &r) in from.iter_mut().zip(eight) {
+                *from = row(r);
+            }
+            let mut f = 0;
+            for (target, features) in targets.iter_mut().zip([inputs, stride - inputs]) {
+                for line in target.chunks_mut(ld).take(features) {
+                    let mut values = [T::ZERO; 8];
+                    for (value, row) in values.iter_mut().zip(&from) {
+                        *value = row[f];
+                    }
+                    line[..8].copy_from_slice(&values);
+                    f += 1;
+                }
             }
         }
         for (b, &r) in (8 * eights.len()..).zip(rest) {
@@ -341,18 +265,24 @@ impl<T: Element> NetworkPotential<T> {
     }
 
     fn all_blocks(&self, w: &[T], mut grad: Option<&mut [T]>, scratch: &mut [T]) -> f64 {
-        let mut parts = self.plan.regions(scratch);
-        self.pack(w, &mut parts, grad.is_some());
+        let mut parts = self.plan.regions(scratch, 0);
+        if grad.is_some() {
+            self.pack(w, parts.packed);
+        }
         let count = (self.n * self.outputs()) as f64;
         let weight = T::from_f64(1.0 / count);
         let (xs, ys) = (self.inputs() * self.plan.ld, self.outputs() * self.plan.ld);
         let mut total = 0.0;
         for (i, (x, y)) in self.x.chunks_exact(xs).zip(self.y.chunks_exact(ys)).enumerate() {
-            let used = BLOCK.min(self.n - i * BLOCK);
+            let used = block_rows::<T>().min(self.n - i * block_rows::<T>());
             total += self.block(w, (x, y), grad.as_deref_mut().map(|g| (g, weight)), &mut parts, used);
         }
         total / count
     }
+}
+
+fn rows_of(shape: Shape) -> Rows {
+    Rows { ld: shape.ld, count: shape.rows }
 }
 
 /// Writes one row of X and Y side by side into row `b` of a feature-major block.
@@ -376,11 +306,11 @@ impl<T: Element> Potential<T> for NetworkPotential<T> {
     }
 
     fn scratch_len(&self) -> usize {
-        self.plan.len()
+        self.plan.len(0)
     }
 
     fn batch_scratch_len(&self, _batch: usize) -> usize {
-        self.plan.len() + (self.inputs() + self.outputs()) * self.plan.ld
+        self.plan.len(self.inputs() + self.outputs())
     }
 
     fn hvp(&self, w: &[T], v: &[T], rows: Option<&[u32]>, hv: &mut [T], scratch: &mut [T]) {
@@ -402,16 +332,15 @@ impl<T: Element> Potential<T> for NetworkPotential<T> {
 
     fn batch_loss_grad(&self, w: &[T], rows: &[u32], grad: &mut [T], scratch: &mut [T]) -> f64 {
         grad.fill(T::ZERO);
-        let mut parts = self.plan.regions(scratch);
-        self.pack(w, &mut parts, true);
+        let mut parts = self.plan.regions(scratch, self.inputs() + self.outputs());
+        self.pack(w, parts.packed);
         let (inputs, outputs, ld) = (self.inputs(), self.outputs(), self.plan.ld);
         let count = (rows.len() * outputs) as f64;
         let weight = T::from_f64(1.0 / count);
         let batch = std::mem::take(&mut parts.batch);
         let (x, y) = batch.split_at_mut(inputs * ld);
-        let y = &mut y[..outputs * ld];
         let mut total = 0.0;
-        for chosen in rows.chunks(BLOCK) {
+        for chosen in rows.chunks(block_rows::<T>()) {
             self.gather(chosen, x, y);
             total += self.block(w, (x, y), Some((&mut *grad, weight)), &mut parts, chosen.len());
         }
@@ -420,108 +349,4 @@ impl<T: Element> Potential<T> for NetworkPotential<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::num::Real;
-    use crate::num::rng::{Key, Purpose, fill_normal, index};
-    use crate::target::{Reference, param_count};
-
-    pub(super) fn normals<T: Real>(n: usize, stream: u32) -> Vec<T> {
-        let mut x = vec![T::ZERO; n];
-        fill_normal(&mut Key::new([3; 32], Purpose::Probe, stream).at(0), &mut x);
-        x
-    }
-
-    pub(super) fn networks() -> Vec<Network> {
-        let mut all = Vec::new();
-        for activation in [Activation::Relu, Activation::Tanh, Activation::Gelu, Activation::Identity] {
-            for (hidden, bias, layernorm, residual_period) in [
-                (vec![], true, false, None),
-                (vec![1], false, false, None),
-                (vec![4, 4], true, false, None),
-                (vec![7, 7, 5, 5], true, true, Some(1)),
-                (vec![6, 6, 6, 6, 6], true, false, Some(2)),
-                (vec![3, 13, 3, 3], false, true, Some(3)),
-                (vec![3, 3], true, false, Some(1)),
-            ] {
-                all.push(Network {
-                    in_dim: 3,
-                    hidden,
-                    out_dim: 2,
-                    activation,
-                    bias,
-                    layernorm,
-                    residual_period,
-                });
-            }
-        }
-        all
-    }
-
-    pub(super) fn losses() -> [Loss; 2] {
-        [Loss::Mse, Loss::TRegression { student_df: 4.0, noise_scale: 0.3 }]
-    }
-
-    /// Largest difference of two gradients relative to the largest entry.
-    fn distance<T: Real>(got: &[T], expected: &[f64]) -> f64 {
-        let scale = expected.iter().fold(1e-300, |m: f64, e| m.max(e.abs()));
-        got.iter().zip(expected).fold(0.0, |m: f64, (g, e)| m.max((g.to_f64() - e).abs())) / scale
-    }
-
-    fn agrees<T: Element>(tolerance: f64) {
-        for (i, network) in networks().iter().enumerate() {
-            for loss in losses() {
-                for n in [1, 9, 128, 300] {
-                    let stream = 10 * i as u32;
-                    let (x, y): (Vec<T>, Vec<T>) = (normals(n * 3, stream), normals(n * 2, stream + 1));
-                    // Weights of the size of a trained network's: activations stay of order 1, so that
-                    // rounding is not amplified from layer to layer.
-                    let w: Vec<T> = normals(param_count(network), stream + 2);
-                    let w: Vec<T> = w.into_iter().map(|x| x * T::from_f64(0.4)).collect();
-                    let wide = |v: &[T]| v.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
-                    let plain = Reference::new(network);
-                    let (expected, gradient) = plain.loss_grad(&wide(&w), &wide(&x), &wide(&y), &loss);
-                    let mut rng = Key::new([3; 32], Purpose::Probe, stream + 3).at(0);
-                    let rows: Vec<u32> = (0..150).map(|_| index(&mut rng, n) as u32).collect();
-                    let pick = |m: &[T], k: usize| {
-                        rows.iter().flat_map(|&r| wide(&m[r as usize * k..][..k])).collect::<Vec<f64>>()
-                    };
-                    let (batch_loss, batch_gradient) =
-                        plain.loss_grad(&wide(&w), &pick(&x, 3), &pick(&y, 2), &loss);
-                    let mut first: Option<(f64, Vec<T>)> = None;
-                    for arith in Arith::ALL.into_iter().filter(|a| a.is_available()) {
-                        let potential = NetworkPotential::new(network, &x, &y, &loss).with_arith(arith);
-                        // Dirty scratch: nothing may be read before it is written.
-                        let mut scratch = vec![T::from_f64(f64::NAN); potential.scratch_len()];
-                        let mut grad = vec![T::ONE; w.len()];
-                        let value = potential.loss_grad(&w, &mut grad, &mut scratch);
-                        let at = format!("{network:?} {loss:?} n {n} {arith}");
-                        assert!((value - expected).abs() <= tolerance * expected, "{at}: {value} {expected}");
-                        assert!(distance(&grad, &gradient) <= tolerance, "{at}: {grad:?} {gradient:?}");
-                        assert_eq!(value, potential.loss(&w, &mut scratch), "{at}");
-                        let mut scratch =
-                            vec![T::from_f64(f64::NAN); potential.batch_scratch_len(rows.len())];
-                        let mut batch = vec![T::ONE; w.len()];
-                        let value = potential.batch_loss_grad(&w, &rows, &mut batch, &mut scratch);
-                        assert!((value - batch_loss).abs() <= tolerance * batch_loss, "{at}");
-                        assert!(distance(&batch, &batch_gradient) <= tolerance, "{at}");
-                        match &first {
-                            None => first = Some((value, grad)),
-                            Some(same) => assert!(*same == (value, grad), "{at}: other bits"),
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_pass_agrees_with_its_plain_definition_in_f64() {
-        agrees::<f64>(1e-12);
-    }
-
-    #[test]
-    fn the_pass_agrees_with_its_plain_definition_in_f32() {
-        agrees::<f32>(1e-5);
-    }
-}
+mod tests;

@@ -5,11 +5,10 @@
 //! entries; with δ the gradient with respect to z: Hv of W is δ̇aᵀ + δȧᵀ. Blocks, panels and the order
 //! of sums are those of the gradient.
 
-use super::{BLOCK, NetworkPotential};
+use super::plan::block_rows;
+use super::{NetworkPotential, rows_of};
 use crate::config::Activation;
-use crate::device::{
-    Element, Start, accumulate_outer, accumulate_row_sums, matmul, pack_rows, pack_transposed,
-};
+use crate::device::{Element, End, Product, Start, Weights, accumulate_outer, accumulate_row_sums, matmul};
 use crate::num::Real;
 use crate::target::elementwise::NORM_EPSILON;
 use crate::target::layout::Layer;
@@ -19,10 +18,6 @@ const REGIONS: usize = 8;
 
 /// The scratch slice of a product, cut into its regions; every block region holds all layers.
 struct Tangent<'s, T> {
-    packed: &'s mut [T],
-    packed_dot: &'s mut [T],
-    transposed: &'s mut [T],
-    transposed_dot: &'s mut [T],
     out: &'s mut [T],
     out_dot: &'s mut [T],
     slope: &'s mut [T],
@@ -37,28 +32,20 @@ struct Tangent<'s, T> {
     dz: &'s mut [T],
     dz_dot: &'s mut [T],
     batch: &'s mut [T],
+    packed: &'s mut [T],
+    packed_dot: &'s mut [T],
 }
 
 impl<T: Element> NetworkPotential<T> {
     pub(super) fn tangent_scratch_len(&self) -> usize {
-        let plan = &self.plan;
-        2 * (plan.packed_len + plan.packed_t_len)
-            + REGIONS * plan.blocks_len
-            + 2 * plan.block.len() * plan.ld
-            + 2 * plan.widest * plan.ld
-            + (self.inputs() + self.outputs()) * plan.ld
+        self.plan.tangent_len(REGIONS, self.inputs() + self.outputs())
     }
 
     fn cut<'s>(&self, scratch: &'s mut [T]) -> Tangent<'s, T> {
         let plan = &self.plan;
-        let mut rest = scratch;
-        let mut take = |n: usize| rest.split_off_mut(..n).unwrap_or_default();
         let (blocks, norms, widest) = (plan.blocks_len, plan.block.len() * plan.ld, plan.widest * plan.ld);
+        let mut take = plan.cutter(scratch);
         Tangent {
-            packed: take(plan.packed_len),
-            packed_dot: take(plan.packed_len),
-            transposed: take(plan.packed_t_len),
-            transposed_dot: take(plan.packed_t_len),
             out: take(blocks),
             out_dot: take(blocks),
             slope: take(blocks),
@@ -71,35 +58,39 @@ impl<T: Element> NetworkPotential<T> {
             rstd_dot: take(norms),
             dz: take(widest),
             dz_dot: take(widest),
-            batch: rest,
+            batch: take((self.inputs() + self.outputs()) * plan.ld),
+            packed: take(plan.packed_len),
+            packed_dot: take(plan.packed_len),
         }
+    }
+
+    /// Floating-point operations of a Hessian-vector product over all rows: in the first layer z, ż
+    /// and δ̇aᵀ, in all others eight products of 2·n·in·out.
+    pub fn hvp_flops(&self) -> f64 {
+        let products: usize = self.layers.iter().map(|l| l.inputs * l.outputs).sum();
+        let first = self.layers[0].inputs * self.layers[0].outputs;
+        self.n as f64 * (16 * products - 10 * first) as f64
     }
 
     /// `hv` = ∇²L(w)·v over the chosen rows, or all.
     pub(super) fn tangent(&self, w: &[T], v: &[T], rows: Option<&[u32]>, hv: &mut [T], scratch: &mut [T]) {
         hv.fill(T::ZERO);
         let mut t = self.cut(scratch);
-        for (l, layer) in self.layers.iter().enumerate() {
-            let (m, k) = (layer.outputs, layer.inputs);
-            let (here, above) = (self.plan.packed[l].clone(), self.plan.packed_t[l].clone());
-            pack_rows(layer.weights(w), m, k, &mut t.packed[here.clone()]);
-            pack_rows(layer.weights(v), m, k, &mut t.packed_dot[here]);
-            pack_transposed(layer.weights(w), k, m, &mut t.transposed[above.clone()]);
-            pack_transposed(layer.weights(v), k, m, &mut t.transposed_dot[above]);
-        }
+        self.pack(w, t.packed);
+        self.pack(v, t.packed_dot);
         let (xs, ys) = (self.inputs() * self.plan.ld, self.outputs() * self.plan.ld);
         let weight = |rows: usize| T::from_f64(1.0 / (rows * self.outputs()) as f64);
         match rows {
             None => {
                 for (i, (x, y)) in self.x.chunks_exact(xs).zip(self.y.chunks_exact(ys)).enumerate() {
-                    let used = BLOCK.min(self.n - i * BLOCK);
+                    let used = block_rows::<T>().min(self.n - i * block_rows::<T>());
                     self.tangent_block((w, v), (x, y), hv, &mut t, used, weight(self.n));
                 }
             }
             Some(rows) => {
                 let batch = std::mem::take(&mut t.batch);
-                let (x, y) = batch[..xs + ys].split_at_mut(xs);
-                for chosen in rows.chunks(BLOCK) {
+                let (x, y) = batch.split_at_mut(xs);
+                for chosen in rows.chunks(block_rows::<T>()) {
                     self.gather(chosen, x, y);
                     self.tangent_block((w, v), (x, y), hv, &mut t, chosen.len(), weight(rows.len()));
                 }
@@ -119,8 +110,6 @@ impl<T: Element> NetworkPotential<T> {
         self.tangent_forward(w, v, x, t, used);
         let last = self.layers.len() - 1;
         let top = self.plan.block[last].clone();
-        t.delta[..top.start].fill(T::ZERO);
-        t.delta_dot[..top.start].fill(T::ZERO);
         let (ld, count) = (self.plan.ld, self.shape(self.outputs(), used).rows);
         for f in 0..self.outputs() {
             let line = top.start + f * ld..top.start + f * ld + count;
@@ -141,19 +130,29 @@ impl<T: Element> NetworkPotential<T> {
         for (l, layer) in self.layers.iter().enumerate() {
             let shape = self.shape(layer.outputs, used);
             let block = plan.block[l].clone();
-            let (size, ld, rows) = ((layer.outputs, layer.inputs), shape.ld, shape.rows);
+            let (ld, rows) = (shape.ld, shape.rows);
             let (below, here) = t.out.split_at_mut(block.start);
             let (below_dot, here_dot) = t.out_dot.split_at_mut(block.start);
             let (out, out_dot) = (&mut here[..block.len()], &mut here_dot[..block.len()]);
             let input = if l == 0 { x } else { &below[plan.block[l - 1].clone()] };
-            let packed = &t.packed[plan.packed[l].clone()];
-            let bias = |from| layer.bias.map_or(Start::Zero, |b| Start::Bias(bias_of(from, b, layer)));
-            matmul(arith, packed, size, input, out, ld, rows, bias(w));
-            let packed_dot = &t.packed_dot[plan.packed[l].clone()];
-            matmul(arith, packed_dot, size, input, out_dot, ld, rows, bias(v));
-            if l > 0 {
+            let at_once = layer.hidden && layer.norm.is_none() && self.gated(layer);
+            let product = |of, start, end| {
+                let weights = Weights::Plain(layer.weights(of));
+                Product { weights, size: (layer.outputs, layer.inputs), start, end }
+            };
+            let bias = |of| layer.bias.map_or(Start::Zero, |b| Start::Bias(bias_of(of, b, layer)));
+            let end = if at_once { End::Relu } else { End::Plain };
+            matmul(arith, product(w, bias(w), end), input, out, rows_of(shape));
+            let end = if at_once { End::Where(&*out) } else { End::Plain };
+            if l == 0 {
+                matmul(arith, product(v, bias(v), end), input, out_dot, rows_of(shape));
+            } else {
+                matmul(arith, product(v, bias(v), End::Plain), input, out_dot, rows_of(shape));
                 let input_dot = &below_dot[plan.block[l - 1].clone()];
-                matmul(arith, packed, size, input_dot, out_dot, ld, rows, Start::Keep);
+                matmul(arith, product(w, Start::Keep, end), input_dot, out_dot, rows_of(shape));
+            }
+            if at_once {
+                continue;
             }
             if l == last {
                 break;
@@ -195,57 +194,63 @@ impl<T: Element> NetworkPotential<T> {
         for (l, layer) in self.layers.iter().enumerate().rev() {
             let (m, k) = (layer.outputs, layer.inputs);
             let shape = self.shape(m, used);
-            let (ld, rows) = (shape.ld, shape.rows);
+            let rows = rows_of(shape);
             let block = plan.block[l].clone();
             let (below, here) = t.delta.split_at_mut(block.start);
             let (below_dot, here_dot) = t.delta_dot.split_at_mut(block.start);
-            let (delta, delta_dot) = (&here[..block.len()], &here_dot[..block.len()]);
+            let (delta, delta_dot) = (&mut here[..block.len()], &mut here_dot[..block.len()]);
             if let Some(h @ 1..) = layer.skip_from {
                 let from = plan.block[h - 1].clone();
-                below[from.clone()].iter_mut().zip(delta).for_each(|(a, &s)| *a += s);
-                below_dot[from].iter_mut().zip(delta_dot).for_each(|(a, &s)| *a += s);
+                below[from.clone()].copy_from_slice(delta);
+                below_dot[from].copy_from_slice(delta_dot);
             }
-            let (dz, dz_dot) = (&mut t.dz[..block.len()], &mut t.dz_dot[..block.len()]);
-            if layer.hidden {
+            let (dz, dz_dot) = if !layer.hidden || self.gated(layer) {
+                (delta, delta_dot)
+            } else {
+                let (dz, dz_dot) = (&mut t.dz[..block.len()], &mut t.dz_dot[..block.len()]);
                 let (slope, bend) = (&t.slope[block.clone()], &t.bend[block.clone()]);
                 for line in 0..m {
-                    for b in line * ld..line * ld + rows {
+                    for b in line * shape.ld..line * shape.ld + shape.rows {
                         dz[b] = delta[b] * slope[b];
                         dz_dot[b] = delta_dot[b] * slope[b] + delta[b] * bend[b];
                     }
                 }
-            } else {
-                dz.copy_from_slice(delta);
-                dz_dot.copy_from_slice(delta_dot);
-            }
+                (dz, dz_dot)
+            };
             if let Some(norm) = layer.norm {
-                let at = l * ld..(l + 1) * ld;
+                let at = l * shape.ld..(l + 1) * shape.ld;
                 normalise_gradient(
                     (dz, dz_dot),
                     (&t.hat[block.clone()], &t.hat_dot[block]),
                     (&t.rstd[at.clone()], &t.rstd_dot[at]),
                     (&w[norm..], &v[norm..]),
                     &mut hv[norm..],
-                    (m, rows, ld),
+                    (m, shape.rows, shape.ld),
                 );
             }
             if let Some(bias) = layer.bias {
-                accumulate_row_sums(arith, dz_dot, &mut hv[bias..][..m], m, ld, rows);
+                accumulate_row_sums(arith, dz_dot, &mut hv[bias..][..m], m, rows);
             }
             let weights = &mut hv[layer.weight..][..m * k];
             if l == 0 {
-                accumulate_outer(arith, dz_dot, x, weights, (m, k), ld, rows);
-                continue;
+                accumulate_outer(arith, dz_dot, x, weights, (m, k), rows);
+                break;
             }
             let source = plan.block[l - 1].clone();
-            accumulate_outer(arith, dz_dot, &t.out[source.clone()], weights, (m, k), ld, rows);
-            accumulate_outer(arith, dz, &t.out_dot[source.clone()], weights, (m, k), ld, rows);
-            let (above, above_dot) =
-                (&t.transposed[plan.packed_t[l].clone()], &t.transposed_dot[plan.packed_t[l].clone()]);
-            matmul(arith, above, (k, m), dz, &mut below[source.clone()], ld, rows, Start::Keep);
+            let input = &t.out[source.clone()];
+            accumulate_outer(arith, dz_dot, input, weights, (m, k), rows);
+            accumulate_outer(arith, dz, &t.out_dot[source.clone()], weights, (m, k), rows);
+            let shared = self.layers[l..].iter().any(|a| a.skip_from == Some(l));
+            let first = if shared { Start::Keep } else { Start::Zero };
+            let last = if self.gated(&self.layers[l - 1]) { End::Where(input) } else { End::Plain };
+            let product =
+                |packed, start, end| Product { weights: Weights::Packed(packed), size: (k, m), start, end };
+            let range = plan.packed[l].clone();
+            let (above, above_dot) = (&t.packed[range.clone()], &t.packed_dot[range]);
+            matmul(arith, product(above, first, last), dz, &mut below[source.clone()], rows);
             let below_dot = &mut below_dot[source];
-            matmul(arith, above, (k, m), dz_dot, below_dot, ld, rows, Start::Keep);
-            matmul(arith, above_dot, (k, m), dz, below_dot, ld, rows, Start::Keep);
+            matmul(arith, product(above, first, End::Plain), dz_dot, below_dot, rows);
+            matmul(arith, product(above_dot, Start::Keep, last), dz, below_dot, rows);
         }
     }
 }
