@@ -35,11 +35,16 @@ impl Shape {
     /// The loss on normal data and a point of modest size. Dense kernels take the same time
     /// whatever the numbers, so nothing needs to be trained.
     pub fn case<T: Element>(&self) -> (NetworkPotential<T>, Vec<T>) {
+        let [x, y, w] = self.numbers::<T>();
+        (NetworkPotential::new(&self.network, &x, &y, &Loss::Mse), w)
+    }
+
+    /// X, Y and the point.
+    pub fn numbers<T: Real>(&self) -> [Vec<T>; 3] {
         let x: Vec<T> = normals(self.rows * self.network.in_dim, 0);
         let y: Vec<T> = normals(self.rows * self.network.out_dim, 1);
         let w = normals::<T>(param_count(&self.network), 2);
-        let w = w.into_iter().map(|v| v * T::from_f64(0.1)).collect();
-        (NetworkPotential::new(&self.network, &x, &y, &Loss::Mse), w)
+        [x, y, w.into_iter().map(|v| v * T::from_f64(0.1)).collect()]
     }
 
     /// nβ at β = 1/ln n.
