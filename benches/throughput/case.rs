@@ -6,7 +6,7 @@ use lambda_hat::num::Real;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
 use lambda_hat::target::{NetworkPotential, param_count};
 
-/// The shape of a target: the presets `small/small` and `base/base`.
+/// The shape of a target: the presets `small/small` and `base/base`, and `base` with other activations.
 pub struct Shape {
     pub name: &'static str,
     pub rows: usize,
@@ -15,16 +15,19 @@ pub struct Shape {
 
 impl Shape {
     pub fn named(name: &str) -> Option<Self> {
-        let (name, rows, in_dim, hidden) = match name {
-            "small" => ("small", 100, 4, vec![4; 2]),
-            "base" => ("base", 20_000, 32, vec![62; 3]),
+        use Activation::{Gelu, Relu, Tanh};
+        let (name, rows, in_dim, hidden, activation) = match name {
+            "small" => ("small", 100, 4, vec![4; 2], Relu),
+            "base" => ("base", 20_000, 32, vec![62; 3], Relu),
+            "tanh" => ("base tanh", 20_000, 32, vec![62; 3], Tanh),
+            "gelu" => ("base gelu", 20_000, 32, vec![62; 3], Gelu),
             _ => return None,
         };
         let network = Network {
             in_dim,
             hidden,
             out_dim: 1,
-            activation: Activation::Relu,
+            activation,
             bias: true,
             layernorm: false,
             residual_period: None,

@@ -19,8 +19,9 @@ use super::measure::Work;
 pub fn round<T: Element>(what: &str, shape: &Shape, threads: usize, least: f64) {
     let barrier = Barrier::new(threads);
     let rates: Vec<f64> = thread::scope(|scope| {
-        let all: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| rate::<T>(what, shape, &barrier, threads == 1, least))).collect();
+        let all: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| rate::<T>(what, shape, &barrier, threads == 1, least)))
+            .collect();
         all.into_iter().map(|one| one.join().expect("a loop that ends")).collect()
     });
     println!("{:e}", 1.0 / rates.iter().sum::<f64>());
