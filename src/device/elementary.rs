@@ -18,7 +18,7 @@ pub trait Elementary: Copy {
     fn tanh_lane(self) -> Self;
     /// ln(1 + x) for x ≥ 0, ∞ included, within 2 ulp.
     fn ln_1p_lane(self) -> Self;
-    /// x Φ(x) within 16 ulp (3 where x > −2), and its derivative Φ(x) + x φ(x) within 2 ulp of 1 (Hendrycks
+    /// x Φ(x) within 16 ulp (6 where x > −2: mostly the rounding of t), and its derivative Φ(x) + x φ(x) within 2 ulp of 1 (Hendrycks
     /// & Gimpel 2016, eq. 1). Below −37.5 (`f32`: −13) Φ(x) and φ(x) are taken for 0; NaN for −∞.
     fn gelu_lane(self) -> (Self, Self);
 }
@@ -213,7 +213,7 @@ mod tests {
             "exp" => 1.0,
             "tanh" => 3.0,
             "gelu" if x <= -2.0 => 16.0,
-            "gelu" => 3.0,
+            "gelu" => 6.0,
             _ => 2.0,
         }
     }
@@ -221,7 +221,7 @@ mod tests {
     /// How far `value` is from `exact` in last places of a type with `digits` bits.
     fn ulps(function: &str, value: f64, exact: f64, digits: i32) -> f64 {
         let size = if function == "slope" { 1.0 } else { exact.abs() };
-        (value - exact).abs() / 2f64.powi(libm::ilogb(size) + 1 - digits)
+        (value - exact).abs() / libm::ldexp(1.0, libm::ilogb(size) + 1 - digits)
     }
 
     #[test]
@@ -266,7 +266,8 @@ mod tests {
         }
     }
 
-    /// The bounds of libm are below 1 ulp, 2 for tanh; arguments and products add to those of GELU.
+    /// The bounds of libm are below 1 ulp, 2 for tanh. The reference of GELU rounds its argument twice, by
+    /// 2⁻⁵² of it at most, which x² times that of the value follows from; a value has up to 2 ulp to 2⁻⁵².
     #[test]
     fn values_are_those_of_libm() {
         let mut x = vec![0.0; 4096];
@@ -279,7 +280,7 @@ mod tests {
                     || values.iter_mut().zip(&x).for_each(|(v, &x)| *v = of(function, x)),
                 );
                 for (&x, &value) in x.iter().zip(&values) {
-                    let slack = if function == "gelu" { 4.0 + x * x } else { 2.0 };
+                    let slack = if function == "gelu" { 6.0 + 2.0 * x * x } else { 2.0 };
                     let far = ulps(function, value, plain(function, x), 53);
                     assert!(far <= bound(function, x) + slack, "{function} {x}: {far} ulp");
                 }
@@ -296,7 +297,7 @@ mod tests {
                 "ln_1p" => (0.0, f32::MAX),
                 _ => (-13.0, 13.0),
             };
-            for (from, sign) in [(high, 1.0f32), (-low, -1.0)] {
+            for (from, sign) in [(high, 1.0f32), (low.abs(), -1.0)] {
                 let mut bits = 1;
                 while bits <= from.to_bits() {
                     let x = sign * f32::from_bits(bits);
