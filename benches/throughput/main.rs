@@ -79,7 +79,8 @@ fn row(words: &[String]) -> Result<(), String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         [what, shape, number] if LOOPS.contains(&what) => {
-            let shape = Shape::named(shape).ok_or_else(|| format!("'{shape}': expected base, tanh, gelu or small"))?;
+            let shape = Shape::named(shape)
+                .ok_or_else(|| format!("'{shape}': expected base, tanh, gelu or small"))?;
             match number {
                 "f32" => inner_loop::<f32>(what, &shape),
                 "f64" => inner_loop::<f64>(what, &shape),
@@ -89,7 +90,8 @@ fn row(words: &[String]) -> Result<(), String> {
         }
         ["once", what, shape, number, threads, least] => once(what, shape, number, threads, least),
         ["data", shape, directory] => {
-            let shape = Shape::named(shape).ok_or_else(|| format!("'{shape}': expected base, tanh, gelu or small"))?;
+            let shape = Shape::named(shape)
+                .ok_or_else(|| format!("'{shape}': expected base, tanh, gelu or small"))?;
             once::data(&shape, directory.as_ref())
         }
         ["startup"] => program::startup(),
@@ -111,7 +113,8 @@ fn inner_loop<T: Element>(what: &str, shape: &Shape) {
 
 /// A round of a row whose only output is its seconds an item.
 fn once(what: &str, shape: &str, number: &str, threads: &str, least: &str) -> Result<(), String> {
-    let shape = Shape::named(shape).ok_or_else(|| format!("'{shape}': expected base, tanh, gelu or small"))?;
+    let shape =
+        Shape::named(shape).ok_or_else(|| format!("'{shape}': expected base, tanh, gelu or small"))?;
     let threads = threads.parse().map_err(|_| format!("'{threads}': expected a number of threads"))?;
     let least = least.parse().map_err(|_| format!("'{least}': expected seconds"))?;
     match number {
