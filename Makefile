@@ -26,7 +26,7 @@ torture: bootstrap
 	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test torture -- --ignored --nocapture
 	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test tune -- --ignored --nocapture
 
-.PHONY: run test build install uninstall torture bench bench-schedule bench-tune accuracy lint doc clean bootstrap bootstrap-tests
+.PHONY: run test build install uninstall torture bench bench-compare bench-schedule bench-tune accuracy lint doc clean bootstrap bootstrap-tests
 
 run: bootstrap build
 	$(MPIRUN_ENV) mpirun -n $(RANKS) $(BIN) config/quickstart.yaml
@@ -64,6 +64,17 @@ accuracy: bootstrap
 bench: bootstrap
 	cargo bench -j $(JOBS) --bench throughput
 
+# Beside JAX and BlackJAX, which are installed into .venv-compare; ROWS="small f64" measures a part and writes no file.
+COMPARE = .venv-compare/bin/python
+bench-compare: bootstrap build
+	@cmp -s benches/compare/requirements.txt .venv-compare/.requirements || { \
+	  echo "makes .venv-compare (about 500 MB) with JAX, BlackJAX and Optax"; \
+	  rm -rf .venv-compare && python3 -m venv .venv-compare && \
+	  $(COMPARE) -m pip install -q --disable-pip-version-check -r benches/compare/requirements.txt && \
+	  cp benches/compare/requirements.txt .venv-compare/.requirements; }
+	cargo bench -j $(JOBS) --bench throughput --no-run
+	$(COMPARE) benches/compare/compare.py $$(ls -t target/release/deps/throughput-* | grep -v '\.d$$' | head -n 1) $(BIN) $(ROWS)
+
 bench-schedule: bootstrap
 	cargo bench -j $(JOBS) --bench schedule
 
@@ -80,7 +91,7 @@ doc: bootstrap
 
 clean:
 	cargo clean
-	rm -rf .venv
+	rm -rf .venv .venv-compare
 
 bootstrap:
 	@scripts/bootstrap.sh

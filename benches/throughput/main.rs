@@ -7,11 +7,13 @@
 mod case;
 mod inner;
 mod measure;
+mod once;
 mod program;
 
 use std::process::{Command, ExitCode};
 
 use case::Shape;
+use inner::LOOPS;
 use lambda_hat::device::{Arith, Element};
 
 /// A part of the table.
@@ -25,6 +27,8 @@ const PARTS: [Part; 6] = [
             "gradient base f32",
             "gradient 100k f64",
             "gradient 100k f32",
+            "gradient tanh f64",
+            "gradient gelu f64",
             "gradient small f64",
             "gradient small f32",
         ],
@@ -32,10 +36,12 @@ const PARTS: [Part; 6] = [
     ("Gradients of minibatches of 256 rows", &["batch base f64", "batch base f32"]),
     ("Hessian-vector products over all rows", &["hvp base f64", "hvp base f32"]),
     ("HMC, 10 integration steps a draw", &["hmc base f64", "hmc small f64"]),
+    ("MCLMC, two gradients a step", &["mclmc base f64", "mclmc small f64"]),
     (
         "SGLD, batches of 256 rows, the full loss every 100 steps",
         &["sgld base f64", "sgld base f32", "sgld small f64", "sgld small f32"],
     ),
+    ("Training, Adam on all rows", &["training base f64", "training small f64"]),
     ("The program", &["startup", "quickstart 1", "quickstart 2", "memory"]),
 ];
 
@@ -76,15 +82,21 @@ fn today() -> String {
 fn row(words: &[String]) -> Result<(), String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        [what @ ("gradient" | "batch" | "hvp" | "hmc" | "sgld"), shape, number] => {
-            let shape =
-                Shape::named(shape).ok_or_else(|| format!("'{shape}': expected base, 100k or small"))?;
+        [what, shape, number] if LOOPS.contains(&what) => {
+            let shape = Shape::named(shape)
+                .ok_or_else(|| format!("'{shape}': expected base, 100k, tanh, gelu or small"))?;
             match number {
                 "f32" => inner_loop::<f32>(what, &shape),
                 "f64" => inner_loop::<f64>(what, &shape),
                 other => return Err(format!("'{other}': expected f32 or f64")),
             }
             Ok(())
+        }
+        ["once", what, shape, number, threads, least] => once(what, shape, number, threads, least),
+        ["data", shape, directory] => {
+            let shape = Shape::named(shape)
+                .ok_or_else(|| format!("'{shape}': expected base, 100k, tanh, gelu or small"))?;
+            once::data(&shape, directory.as_ref())
         }
         ["startup"] => program::startup(),
         ["quickstart", workers] => program::quickstart(workers),
@@ -97,11 +109,22 @@ fn row(words: &[String]) -> Result<(), String> {
 }
 
 fn inner_loop<T: Element>(what: &str, shape: &Shape) {
-    match what {
-        "gradient" => inner::gradient::<T>(shape),
-        "batch" => inner::batch::<T>(shape),
-        "hvp" => inner::product::<T>(shape),
-        "hmc" => inner::hmc::<T>(shape),
-        _ => inner::sgld::<T>(shape),
+    let (title, unit) = inner::title::<T>(what, shape);
+    inner::with_loop::<T>(what, shape, &mut |call| {
+        measure::print_rate(&title, unit, &measure::rate::<T>(call));
+    });
+}
+
+/// A round of a row whose only output is its seconds an item.
+fn once(what: &str, shape: &str, number: &str, threads: &str, least: &str) -> Result<(), String> {
+    let shape =
+        Shape::named(shape).ok_or_else(|| format!("'{shape}': expected base, 100k, tanh, gelu or small"))?;
+    let threads = threads.parse().map_err(|_| format!("'{threads}': expected a number of threads"))?;
+    let least = least.parse().map_err(|_| format!("'{least}': expected seconds"))?;
+    match number {
+        "f32" => once::round::<f32>(what, &shape, threads, least),
+        "f64" => once::round::<f64>(what, &shape, threads, least),
+        other => return Err(format!("'{other}': expected f32 or f64")),
     }
+    Ok(())
 }

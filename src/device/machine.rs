@@ -6,6 +6,7 @@
 //! register, two, or none, and each operation rounds each lane once: so all implementations give
 //! the same bits.
 
+use super::Elementary;
 use crate::num::Real;
 
 /// 64 bytes of lanes of `T`.
@@ -38,7 +39,7 @@ pub trait Pack<T>: Copy {
 }
 
 /// A number type with its packs, an instruction set each.
-pub trait Element: Real {
+pub trait Element: Real + Elementary {
     /// Plain arrays.
     type Generic: Pack<Self>;
     /// Two AVX2 registers.

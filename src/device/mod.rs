@@ -5,11 +5,13 @@
 //! instruction sets give the same bits; what they differ in is speed.
 
 mod arith;
+mod elementary;
 mod kernels;
 mod machine;
 mod peak;
 
 pub use arith::{Arith, UnknownArith};
+pub use elementary::Elementary;
 pub use kernels::{
     End, Product, Rows, Start, Weights, accumulate_outer, accumulate_row_sums, lanes, matmul,
     pack_transposed, packed_len, relu,

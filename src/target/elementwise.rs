@@ -49,14 +49,14 @@ pub fn activate<T: Element>(
         #[inline(always)]
         || match (activation, derivative) {
             (Activation::Identity, _) | (Activation::Relu, None) => {}
-            (Activation::Tanh, None) => each(z, shape, T::tanh),
-            (Activation::Gelu, None) => each(z, shape, |x| gelu(x).0),
+            (Activation::Tanh, None) => each(z, shape, T::tanh_lane),
+            (Activation::Gelu, None) => each(z, shape, |x| x.gelu_lane().0),
             (Activation::Relu, Some(d)) => each_pair(z, d, shape, |x| (relu(x), step(x))),
             (Activation::Tanh, Some(d)) => each_pair(z, d, shape, |x| {
-                let t = x.tanh();
+                let t = x.tanh_lane();
                 (t, T::ONE - t * t)
             }),
-            (Activation::Gelu, Some(d)) => each_pair(z, d, shape, gelu),
+            (Activation::Gelu, Some(d)) => each_pair(z, d, shape, T::gelu_lane),
         },
     );
 }
@@ -91,15 +91,6 @@ fn relu<T: Real>(x: T) -> T {
 #[inline(always)]
 fn step<T: Real>(x: T) -> T {
     if x > T::ZERO { T::ONE } else { T::ZERO }
-}
-
-/// GELU and its derivative: x Φ(x) and Φ(x) + x φ(x) (Hendrycks & Gimpel 2016, eq. 1).
-#[inline(always)]
-fn gelu<T: Real>(x: T) -> (T, T) {
-    let half = T::from_f64(0.5);
-    let cdf = half + half * (x * T::from_f64(std::f64::consts::FRAC_1_SQRT_2)).erf();
-    let density = T::from_f64(0.398_942_280_401_432_7) * (-half * x * x).exp();
-    (x * cdf, cdf + x * density)
 }
 
 #[inline(always)]
@@ -263,7 +254,7 @@ pub enum RowLoss<T> {
     },
 }
 
-impl<T: Real> RowLoss<T> {
+impl<T: Element> RowLoss<T> {
     /// The loss of one residual that `loss` is the mean of.
     pub fn new(loss: &Loss) -> Self {
         match *loss {
@@ -313,6 +304,40 @@ impl<T: Real> RowLoss<T> {
         )
     }
 
+    /// The same with row b counted `counts[b]` times, derivatives left in `delta`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn counted_sum(
+        self,
+        arith: Arith,
+        output: &[T],
+        y: &[T],
+        counts: &[T],
+        (delta, weight): (&mut [T], T),
+        used: usize,
+        shape: Shape,
+    ) -> f64 {
+        arith.run(
+            #[inline(always)]
+            || {
+                let mut total = [T::ZERO; 16];
+                let residuals = lines(output, shape).zip(lines(y, shape));
+                for (line, (f, y)) in lines_mut(delta, shape).zip(residuals) {
+                    let blocks =
+                        f[..used].chunks(16).zip(y[..used].chunks(16)).zip(counts[..used].chunks(16));
+                    for (d, ((f, y), counts)) in line[..used].chunks_mut(16).zip(blocks) {
+                        let rows = f.iter().zip(y).zip(counts);
+                        for ((total, d), ((&f, &y), &count)) in total.iter_mut().zip(d).zip(rows) {
+                            *total += count * self.value(f - y);
+                            *d = weight * count * self.slope(f - y);
+                        }
+                    }
+                    line[used..].fill(T::ZERO);
+                }
+                total.iter().map(|x| x.to_f64()).sum()
+            },
+        )
+    }
+
     /// The first and second derivative of the loss of a residual.
     #[inline(always)]
     pub fn slopes(self, r: T) -> (T, T) {
@@ -330,7 +355,7 @@ impl<T: Real> RowLoss<T> {
     fn value(self, r: T) -> T {
         match self {
             RowLoss::Mse => r * r,
-            RowLoss::TRegression { half, width } => half * (r * r / width).ln_1p(),
+            RowLoss::TRegression { half, width } => half * (r * r / width).ln_1p_lane(),
         }
     }
 

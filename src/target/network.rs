@@ -264,6 +264,27 @@ impl<T: Element> NetworkPotential<T> {
         }
     }
 
+    /// A minibatch of more rows than there are: every row of the only block, counted as often as it is
+    /// drawn. Returns the loss sum and adds to `grad`.
+    fn counted_block(
+        &self,
+        w: &[T],
+        rows: &[u32],
+        counts: &mut [T],
+        (grad, weight): (&mut [T], T),
+        parts: &mut Regions<'_, T>,
+    ) -> f64 {
+        counts.fill(T::ZERO);
+        rows.iter().for_each(|&r| counts[r as usize] += T::ONE);
+        self.forward(w, &self.x, parts, self.n, true);
+        let shape = self.shape(self.outputs(), self.n);
+        let block = self.plan.block[self.layers.len() - 1].clone();
+        let (out, delta) = (&parts.out[block.clone()], &mut parts.delta[block]);
+        let sum = self.loss.counted_sum(self.arith, out, &self.y, counts, (delta, weight), self.n, shape);
+        self.backward(w, &self.x, grad, parts, self.n);
+        sum
+    }
+
     fn all_blocks(&self, w: &[T], mut grad: Option<&mut [T]>, scratch: &mut [T]) -> f64 {
         let mut parts = self.plan.regions(scratch, 0);
         if grad.is_some() {
@@ -338,6 +359,9 @@ impl<T: Element> Potential<T> for NetworkPotential<T> {
         let count = (rows.len() * outputs) as f64;
         let weight = T::from_f64(1.0 / count);
         let batch = std::mem::take(&mut parts.batch);
+        if self.n <= block_rows::<T>().min(rows.len()) {
+            return self.counted_block(w, rows, &mut batch[..self.n], (grad, weight), &mut parts) / count;
+        }
         let (x, y) = batch.split_at_mut(inputs * ld);
         let mut total = 0.0;
         for chosen in rows.chunks(block_rows::<T>()) {

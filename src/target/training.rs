@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::error::TargetError;
 use super::potential::Potential;
 use crate::config::{Optimizer, Training};
+use crate::device::Arith;
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose, fill_index};
 use crate::resume::{Desk, Progress};
@@ -148,7 +149,16 @@ impl<T: Real> Update<T> {
         Self { first: vec![T::ZERO; dim], second: vec![T::ZERO; second], decayed: (1.0, 1.0) }
     }
 
+    /// One step, compiled for the instruction set at hand: fused multiply–adds are function calls elsewhere.
     fn apply(&mut self, settings: &Training, w: &mut [T], grad: &[T]) {
+        Arith::current().run(
+            #[inline(always)]
+            || self.step(settings, w, grad),
+        );
+    }
+
+    #[inline(always)]
+    fn step(&mut self, settings: &Training, w: &mut [T], grad: &[T]) {
         let lr = settings.lr;
         if settings.optimizer == Optimizer::Sgd {
             let (lr, momentum) = (T::from_f64(lr), T::from_f64(settings.momentum));
