@@ -91,7 +91,7 @@ fn runs_that_join_are_those_of_a_plan_and_are_not_done_twice() {
         .zip(&whole.runs)
         .map(|(run, report)| match &report.state {
             RunState::Done(a) => (run.id.to_string(), a.llc_mean.expect("is finite")),
-            RunState::Failed(f) => panic!("{f:?}"),
+            other => panic!("{other:?}"),
         })
         .collect();
 
