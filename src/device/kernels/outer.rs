@@ -101,14 +101,15 @@ fn tile<T: Element, P: Pack<T>, const R: usize, const C: usize>(
     for i in 0..R {
         let g = &mut g[i * k..][..C];
         for group in 0..C.div_ceil(4) {
-            let (first, count) = (4 * group, 4.min(C - 4 * group));
+            let first = 4 * group;
             let mut four = [P::splat(T::ZERO); 4];
-            for j in 0..count {
-                four[j] = acc[i][first + j];
+            for (j, pack) in four.iter_mut().enumerate() {
+                if first + j < C {
+                    *pack = acc[i][first + j];
+                }
             }
-            let sums = P::sums(four);
-            for j in 0..count {
-                g[first + j] += sums[j];
+            for (g, sum) in g[first..].iter_mut().zip(P::sums(four)) {
+                *g += sum;
             }
         }
     }

@@ -204,8 +204,10 @@ impl<T> Product<'_, T> {
     }
 }
 
-/// `M` features by `N` packs of rows of C, in registers.
+/// `M` features by `N` packs of rows of C, in registers: where one of them is reached through an
+/// iterator, the compiler keeps all in memory, and the product takes twice as long.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)]
 fn tile<T: Element, P: Pack<T>, const M: usize, const N: usize>(
     product: Product<'_, T>,
     a: &[T],
