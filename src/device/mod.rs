@@ -8,6 +8,7 @@ mod arith;
 mod kernels;
 mod machine;
 mod peak;
+mod shared;
 
 pub use arith::{Arith, UnknownArith};
 pub use kernels::{
@@ -15,3 +16,4 @@ pub use kernels::{
 };
 pub use machine::{Element, Pack, use_one_blas_thread};
 pub use peak::fma_peak;
+pub use shared::SharedMemory;
