@@ -171,6 +171,12 @@ void hamiltonian(bool backwards) {
     write_many(energy);
 }
 
+// Bytes of the structures that callers put together themselves.
+template <typename T>
+void sizes() {
+    write_many(std::vector<unsigned>{sizeof(NetworkPlan), sizeof(NetworkArgs<T>), sizeof(SgldArgs<T>), sizeof(LeapfrogArgs<T>)});
+}
+
 // Words of Philox for counters and keys as they come.
 void raw_words() {
     const int count = read_one<int>();
@@ -207,6 +213,7 @@ void answer(const std::string& name, bool backwards) {
     if (name == "network") network<T>(backwards);
     else if (name == "sgld") sgld<T>(backwards);
     else if (name == "hamiltonian") hamiltonian<T>(backwards);
+    else if (name == "sizes") sizes<T>();
     else if (name == "words") raw_words();
     else if (name == "normals") normals<T>();
     else stop("unknown operation");

@@ -5,6 +5,8 @@
 //! instruction sets give the same bits; what they differ in is speed.
 
 mod arith;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod kernels;
 mod machine;
 mod peak;

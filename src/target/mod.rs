@@ -2,6 +2,8 @@
 
 mod build;
 mod data;
+#[cfg(feature = "cuda")]
+mod device_network;
 mod dln;
 mod elementwise;
 mod error;
@@ -20,6 +22,8 @@ mod simple;
 mod training;
 
 pub use build::{Target, build, build_at};
+#[cfg(feature = "cuda")]
+pub use device_network::{DeviceNetwork, DeviceNetworkError};
 pub use error::TargetError;
 pub use exact::{
     Exact, FiniteForm, Singularity, deep_linear_singularity, normal_crossing_singularity, quadratic_llc,

@@ -13,6 +13,23 @@ const KEY: [u32; 2] = [0x0123_4567, 0x89ab_cdef];
 const PURPOSE: u32 = 17;
 
 #[test]
+fn structures_have_the_sizes_that_launches_give_them() {
+    let Some(program) = host(false) else { return };
+    let mut requests = Requests::default();
+    requests.begin::<f32>("sizes", false);
+    requests.begin::<f64>("sizes", false);
+    let answers = requests.run(&program);
+    // What `NetworkPlan::to_bytes` gives, and addresses of 8 bytes, doubles and ints without padding.
+    let expected = [
+        18 * 4 + 2 * 8 + 24 * 14 * 4,
+        7 * 8 + 2 * 4,
+        6 * 4 + 6 * 8 + 6 * 8 + 6 * 4,
+        6 * 4 + 8 * 8 + 2 * 8 + 2 * 4,
+    ];
+    assert_eq!(take_words(&mut &answers[..], 8), [expected, expected].concat());
+}
+
+#[test]
 fn words_are_those_of_the_published_generator() {
     let Some(program) = host(false) else { return };
     // Random123's known answers for philox4x32 with ten rounds (kat_vectors): counter, key, words.
