@@ -13,14 +13,14 @@ trap 'rm -rf "$out"' EXIT
 
 echo "# Kernels as ptxas compiles them"
 echo
-echo "Date: $(date -u +%Y-%m-%d). Command: \`make cuda-table\`. Compiler: nvcc $("$nvcc" --version | sed -n 's/.*release .*, V//p'), \`-O3\`."
+echo "Date: $(date -u +%Y-%m-%d). Command: \`make cuda-table\`. Compiler: nvcc $("$nvcc" --version | sed -n 's/.*release .*, V//p'), \`-O3 -fmad=false\`."
 echo "No GPU is needed for it. Shared memory of the network kernels is chosen at launch (docs/gpu.md); below is what is fixed."
 echo "The stack and spills are local memory, in bytes a thread."
 echo
 echo "| kernel | processor | registers | shared memory | stack | spill stores | spill loads |"
 echo "|---|---|---|---|---|---|---|"
 for arch in 80 90; do
-  "$nvcc" -std=c++17 -O3 -gencode "arch=compute_$arch,code=sm_$arch" -cubin -Xptxas -v -o "$out/$arch.cubin" kernels/kernels.cu 2>"$out/$arch.log" \
+  "$nvcc" -std=c++17 -O3 -fmad=false -gencode "arch=compute_$arch,code=sm_$arch" -cubin -Xptxas -v -o "$out/$arch.cubin" kernels/kernels.cu 2>"$out/$arch.log" \
     || { cat "$out/$arch.log" >&2; exit 1; }
   awk -v arch="sm_$arch" '
     /Compiling entry function/ { split($0, part, "\047"); name = part[2] }

@@ -30,7 +30,7 @@ pub fn host(sanitized: bool) -> Option<PathBuf> {
         println!("skipped: no C++ compiler `{compiler}` here (scripts/bootstrap.sh --tests installs one)");
         return None;
     };
-    let mut flags = vec!["-std=c++17", "-Wall", "-Wextra", "-Werror"];
+    let mut flags = vec!["-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"];
     if cfg!(target_arch = "x86_64") {
         flags.push("-march=native");
     }
