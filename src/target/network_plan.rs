@@ -325,8 +325,10 @@ mod tests {
             (network(10, &[64, 64], 1), 1_000, 128, 128, true),
             (network(10, &[64, 64], 1), 100, 128, 128, true),
             (network(2, &[4], 1), 20, 32, 32, true),
-            (network(10, &[128, 128], 1), 20_000, 64, 8 * 64, true),
-            (network(784, &[128, 128], 10), 60_000, 64, 8 * 64, false),
+            // Weights of 75 KiB leave room for one block alone: its tile is the largest that fits.
+            (network(10, &[128, 128], 1), 20_000, 128, 4 * 128, true),
+            // 468 KiB of weights; 64 rows of 1052 features take 279 KiB.
+            (network(784, &[128, 128], 10), 60_000, 32, 8 * 32, false),
         ];
         for (network, rows, tile, segment, shared) in cases {
             let plan =
