@@ -26,7 +26,22 @@ torture: bootstrap
 	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test torture -- --ignored --nocapture
 	LAMBDA_HAT_TORTURE=$(N) cargo test --release -j $(JOBS) --test tune -- --ignored --nocapture
 
-.PHONY: run test build install uninstall torture bench bench-compare bench-schedule bench-tune accuracy lint doc clean bootstrap bootstrap-tests
+# The program with GPU kernels, and what their compiler says of them: see docs/gpu.md.
+build-cuda: bootstrap-cuda
+	cargo build --release -j $(JOBS) --features cuda
+
+test-cuda: bootstrap-cuda
+	cargo test --release -j $(JOBS) --features cuda --lib -- device::cuda target::network_plan
+	cargo test --release -j $(JOBS) --features cuda --test cuda --test cuda_host
+
+cuda-table: bootstrap-cuda
+	@scripts/cuda-table.sh
+
+lint-cuda: bootstrap-cuda
+	cargo clippy --release -j $(JOBS) --features cuda --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release -j $(JOBS) --features cuda --no-deps --document-private-items
+
+.PHONY: run test build build-cuda test-cuda cuda-table lint-cuda bootstrap-cuda install uninstall torture bench bench-compare bench-schedule bench-tune accuracy lint doc clean bootstrap bootstrap-tests
 
 run: bootstrap build
 	$(MPIRUN_ENV) mpirun -n $(RANKS) $(BIN) config/quickstart.yaml
@@ -98,3 +113,6 @@ bootstrap:
 
 bootstrap-tests:
 	@scripts/bootstrap.sh --tests
+
+bootstrap-cuda:
+	@scripts/bootstrap.sh --cuda

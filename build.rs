@@ -1,8 +1,15 @@
-//! Records which commit the program was built from.
+//! Records which commit the program was built from; with feature `cuda`, compiles the kernels.
+
+#[cfg(feature = "cuda")]
+#[path = "kernels/build.rs"]
+mod kernels;
 
 use std::process::Command;
 
 fn main() {
+    #[cfg(feature = "cuda")]
+    kernels::build(&std::path::PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")));
+    println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/refs");
     // A file that is not there would count as changed every time.

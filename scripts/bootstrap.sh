@@ -4,16 +4,19 @@
 #   scripts/bootstrap.sh           what building and running needs
 #   scripts/bootstrap.sh --tests   also what the tests need: the Python environment that reads our files, and a
 #                                  SLURM that is started for a test and ended after it
+#   scripts/bootstrap.sh --cuda    also the compiler of the GPU kernels (feature `cuda`), into .cuda/
 #
 # Debian 12 and Ubuntu 22.04 or later. Rust comes from https://rustup.rs and is not installed here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tests=no
+cuda=no
 case "${1:-}" in
   "") ;;
   --tests) tests=yes ;;
-  *) echo "usage: scripts/bootstrap.sh [--tests]" >&2; exit 2 ;;
+  --cuda) cuda=yes ;;
+  *) echo "usage: scripts/bootstrap.sh [--tests | --cuda]" >&2; exit 2 ;;
 esac
 
 say() { printf 'bootstrap: %s\n' "$*"; }
@@ -32,6 +35,13 @@ packages=(
 )
 if [ "$tests" = yes ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
   packages+=("python3:reads our files in the tests" "python3-venv:its environment")
+fi
+if [ "$cuda" = yes ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+  packages+=("python3-venv:fetches the compiler of the GPU kernels")
+fi
+# The kernels also compile as plain C++: in the tests, and as nvcc's host side.
+if [ "$tests$cuda" != nono ]; then
+  packages+=("g++:C++ compiler, for the GPU kernels and their tests on the host")
 fi
 # Ubuntu has no such package (its chromium is a snap): the test of the report is skipped there, and says so.
 if [ "$tests" = yes ] && ! command -v chromium-headless-shell chromium google-chrome chrome >/dev/null \
@@ -75,5 +85,18 @@ if [ "$tests" = yes ]; then
   fi
   # Where there is none to be had the tests that need it are skipped, and say so.
   scripts/slurm-single-node.sh install || { [ $? = 77 ] && say "no SLURM: its tests will be skipped"; }
+fi
+
+if [ "$cuda" = yes ]; then
+  compiler="nvidia-cuda-nvcc==13.0.88 nvidia-cuda-runtime==13.0.* nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.*"
+  if [ "$compiler" != "$(cat .cuda/.packages 2>/dev/null)" ]; then
+    say "makes .cuda (about 300 MB) with NVIDIA's compiler 13.0"
+    rm -rf .cuda
+    python3 -m venv .cuda/venv
+    # shellcheck disable=SC2086
+    .cuda/venv/bin/python -m pip install -q --disable-pip-version-check --no-deps $compiler
+    ln -s "$(cd .cuda && echo venv/lib/python3.*/site-packages/nvidia/cu13)" .cuda/home
+    echo "$compiler" >.cuda/.packages
+  fi
 fi
 say "everything needed is here"

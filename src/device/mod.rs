@@ -5,10 +5,13 @@
 //! instruction sets give the same bits; what they differ in is speed.
 
 mod arith;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod elementary;
 mod kernels;
 mod machine;
 mod peak;
+mod shared;
 
 pub use arith::{Arith, UnknownArith};
 pub use elementary::Elementary;
@@ -18,3 +21,4 @@ pub use kernels::{
 };
 pub use machine::{Element, Pack, use_one_blas_thread};
 pub use peak::fma_peak;
+pub use shared::SharedMemory;

@@ -2,6 +2,8 @@
 
 mod build;
 mod data;
+#[cfg(feature = "cuda")]
+mod device_network;
 mod dln;
 mod elementwise;
 mod error;
@@ -11,6 +13,7 @@ mod fresh;
 mod layout;
 mod matrix;
 mod network;
+mod network_plan;
 mod potential;
 mod quadrature;
 mod reference;
@@ -19,6 +22,8 @@ mod simple;
 mod training;
 
 pub use build::{Target, build, build_at};
+#[cfg(feature = "cuda")]
+pub use device_network::{DeviceNetwork, DeviceNetworkError};
 pub use error::TargetError;
 pub use exact::{
     Exact, FiniteForm, Singularity, deep_linear_singularity, normal_crossing_singularity, quadratic_llc,
@@ -28,6 +33,7 @@ pub use external::{ExternalArrays, Tensor, network_of};
 pub use fresh::{Rows, Teacher};
 pub use layout::{Layer, layers, param_count};
 pub use network::NetworkPotential;
+pub use network_plan::{MAX_LAYERS, NetworkPlan, PlanError};
 pub use potential::Potential;
 pub use reference::{LAYERNORM_EPS, Reference, activate, residual_loss};
 pub use restricted::RestrictedPotential;

@@ -1,0 +1,235 @@
+// The kernels as an ordinary program: reads requests from standard input, runs each as a launch would, block by block,
+// and writes the answers to standard output. All numbers are in this machine's byte order.
+//
+// A request is the name of an operation (16 bytes, padded with zeros), the word width in bytes (4 or 8), whether threads
+// run backwards, and what the operation asks for. Shared memory is a fresh allocation of exactly the planned size for
+// each block, filled with NaN: a sanitizer sees what goes beyond it, a comparison what was never written.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../network.cuh"
+#include "../persistent.cuh"
+#include "../steps.cuh"
+
+using namespace lambda_hat;
+
+namespace {
+
+[[noreturn]] void stop(const char* why) {
+    std::fprintf(stderr, "%s\n", why);
+    std::exit(2);
+}
+
+void read_bytes(void* to, size_t bytes) {
+    if (bytes != 0 && std::fread(to, 1, bytes, stdin) != bytes) stop("the request ends early");
+}
+
+template <typename V>
+V read_one() {
+    V value;
+    read_bytes(&value, sizeof value);
+    return value;
+}
+
+template <typename V>
+std::vector<V> read_many(size_t count) {
+    std::vector<V> values(count);
+    read_bytes(values.data(), count * sizeof(V));
+    return values;
+}
+
+template <typename V>
+void write_many(const std::vector<V>& values) {
+    if (!values.empty() && std::fwrite(values.data(), sizeof(V), values.size(), stdout) != values.size()) stop("cannot write");
+}
+
+// Runs `kernel` for every block of a grid. A negative number of bytes is no shared memory at all.
+void launch(int columns, int chains, int threads, int bytes, bool backwards, const std::function<void(Block&)>& kernel) {
+    for (int y = 0; y < chains; ++y) {
+        for (int x = 0; x < columns; ++x) {
+            std::unique_ptr<char, void (*)(void*)> shared(nullptr, std::free);
+            if (bytes > 0) {
+                void* memory = nullptr;
+                if (posix_memalign(&memory, 16, bytes) != 0) stop("out of memory");
+                std::memset(memory, 0xFF, bytes);
+                shared.reset(static_cast<char*>(memory));
+            }
+            Block block{x, y, threads, shared.get(), backwards};
+            kernel(block);
+        }
+    }
+}
+
+// Loss and gradient of a batch of chains over all rows or chosen ones.
+template <typename T>
+void network(bool backwards) {
+    const NetworkPlan plan = read_one<NetworkPlan>();
+    const int chains = read_one<int>(), rows = read_one<int>(), count = read_one<int>();
+    const bool chosen = read_one<int>() != 0, gradient = read_one<int>() != 0;
+    const std::vector<T> x = read_many<T>(static_cast<size_t>(rows) * plan.inputs);
+    const std::vector<T> y = read_many<T>(static_cast<size_t>(rows) * plan.outputs);
+    const std::vector<T> w = read_many<T>(static_cast<size_t>(chains) * plan.dim);
+    const std::vector<unsigned> list = read_many<unsigned>(chosen ? static_cast<size_t>(chains) * count : 0);
+
+    const int segments = divide_up(count, plan.segment);
+    const T wild = T(NAN);
+    std::vector<T> packed(plan.weights_shared != 0 ? 0 : static_cast<size_t>(chains) * plan.packed_len + 4, wild);
+    // Vectors begin at a multiple of 16 bytes on every machine that we know; the products assert it.
+    if (plan.weights_shared == 0) {
+        launch(1, chains, plan.threads, 0, backwards,
+               [&](Block& block) { pack_chain(block, plan, w.data(), packed.data()); });
+    }
+    std::vector<T> grads(gradient ? static_cast<size_t>(chains) * segments * plan.dim : 0, wild);
+    std::vector<double> losses(static_cast<size_t>(chains) * segments, NAN);
+    const NetworkArgs<T> args{x.data(), y.data(), w.data(), packed.data(), chosen ? list.data() : nullptr,
+                              count, segments, grads.data(), losses.data()};
+    launch(segments, chains, plan.threads, plan.shared_bytes, backwards, [&](Block& block) {
+        if (plan.weights_shared != 0) {
+            if (gradient) NetworkPass<T, true, true>(block, plan, args).run();
+            else NetworkPass<T, false, true>(block, plan, args).run();
+        } else {
+            if (gradient) NetworkPass<T, true, false>(block, plan, args).run();
+            else NetworkPass<T, false, false>(block, plan, args).run();
+        }
+    });
+    std::vector<T> grad(gradient ? static_cast<size_t>(chains) * plan.dim : 0, wild);
+    std::vector<double> loss(chains, NAN);
+    const double scale = 1.0 / (static_cast<double>(count) * plan.outputs);
+    launch(divide_up(plan.dim, plan.threads), chains, plan.threads, 0, backwards, [&](Block& block) {
+        reduce<T>(block, plan.dim, segments, scale, gradient ? grads.data() : nullptr, losses.data(), grad.data(),
+                  loss.data());
+    });
+    write_many(loss);
+    write_many(grad);
+}
+
+// SGLD chains, many steps a launch.
+template <typename T>
+void sgld(bool backwards) {
+    const NetworkPlan plan = read_one<NetworkPlan>();
+    const int chains = read_one<int>(), rows = read_one<int>(), launches = read_one<int>(), steps = read_one<int>();
+    SgldArgs<T> args = read_one<SgldArgs<T>>();
+    const std::vector<T> x = read_many<T>(static_cast<size_t>(rows) * plan.inputs);
+    const std::vector<T> y = read_many<T>(static_cast<size_t>(rows) * plan.outputs);
+    const std::vector<T> centre = read_many<T>(plan.dim);
+    if (args.batch > plan.segment || plan.weights_shared == 0) stop("this plan is not for a minibatch in one block");
+
+    const size_t numbers = static_cast<size_t>(chains) * plan.dim;
+    std::vector<T> w, grad(numbers, T(NAN)), first(numbers, T(0)), second(numbers, T(1));
+    for (int c = 0; c < chains; ++c) w.insert(w.end(), centre.begin(), centre.end());
+    std::vector<double> powers(2 * static_cast<size_t>(chains), 1.0), loss(chains, NAN);
+    std::vector<unsigned> list(static_cast<size_t>(chains) * args.batch, 0);
+    args.centre = centre.data();
+    args.w = w.data();
+    args.first = first.data();
+    args.second = second.data();
+    args.powers = powers.data();
+    args.rows = list.data();
+    const NetworkArgs<T> net{x.data(), y.data(), w.data(), nullptr, list.data(), args.batch, 1, grad.data(), loss.data()};
+    for (int l = 0; l < launches; ++l) {
+        launch(1, chains, plan.threads, plan.shared_bytes, backwards,
+               [&](Block& block) { sgld_steps<T>(block, plan, net, args, steps); });
+        args.step += steps;
+        args.frozen_from -= steps;
+    }
+    write_many(w);
+    write_many(loss);
+}
+
+// Leapfrog steps on given gradients: momenta drawn, one kick and drift, energies.
+template <typename T>
+void hamiltonian(bool backwards) {
+    LeapfrogArgs<T> args = read_one<LeapfrogArgs<T>>();
+    const int chains = read_one<int>(), threads = 256;
+    const size_t numbers = static_cast<size_t>(chains) * args.dim;
+    const std::vector<T> centre = read_many<T>(args.dim), inverse = read_many<T>(args.dim), grad = read_many<T>(numbers);
+    const std::vector<double> loss = read_many<double>(chains), size = read_many<double>(chains);
+    std::vector<T> w = read_many<T>(numbers), p(numbers, T(NAN));
+    std::vector<double> energy(2 * static_cast<size_t>(chains), NAN);
+    args.centre = centre.data();
+    args.inverse = inverse.data();
+    args.grad = grad.data();
+    args.loss = loss.data();
+    args.size = size.data();
+    args.w = w.data();
+    args.p = p.data();
+    args.energy = energy.data();
+    launch(divide_up(args.dim, 4 * threads), chains, threads, 0, backwards,
+           [&](Block& block) { draw_momenta<T>(block, args); });
+    write_many(p);
+    launch(divide_up(args.dim, threads), chains, threads, 0, backwards,
+           [&](Block& block) { leapfrog<T>(block, args, 0.5, true); });
+    launch(1, chains, threads, 2 * threads * static_cast<int>(sizeof(double)), backwards,
+           [&](Block& block) { energies<T>(block, args); });
+    write_many(w);
+    write_many(p);
+    write_many(energy);
+}
+
+// Bytes of the structures that callers put together themselves.
+template <typename T>
+void sizes() {
+    write_many(std::vector<unsigned>{sizeof(NetworkPlan), sizeof(NetworkArgs<T>), sizeof(SgldArgs<T>), sizeof(LeapfrogArgs<T>)});
+}
+
+// Words of Philox for counters and keys as they come.
+void raw_words() {
+    const int count = read_one<int>();
+    for (int i = 0; i < count; ++i) {
+        const Words counter = read_one<Words>();
+        const unsigned key0 = read_one<unsigned>(), key1 = read_one<unsigned>();
+        const Words out = philox(counter, key0, key1);
+        write_many(std::vector<unsigned>(out.v, out.v + 4));
+    }
+}
+
+// Normals of a stream's step.
+template <typename T>
+void normals() {
+    Stream stream{};
+    stream.key[0] = read_one<unsigned>();
+    stream.key[1] = read_one<unsigned>();
+    stream.purpose = read_one<unsigned>();
+    stream.chain = read_one<unsigned>();
+    stream.step = read_one<unsigned long long>();
+    const unsigned first = read_one<unsigned>();
+    const int count = read_one<int>();
+    std::vector<T> values;
+    for (int group = 0; 4 * group < count; ++group) {
+        const Four<T> four = four_normals(stream, first, group, T(0));
+        values.insert(values.end(), four.v, four.v + 4);
+    }
+    values.resize(count);
+    write_many(values);
+}
+
+template <typename T>
+void answer(const std::string& name, bool backwards) {
+    if (name == "network") network<T>(backwards);
+    else if (name == "sgld") sgld<T>(backwards);
+    else if (name == "hamiltonian") hamiltonian<T>(backwards);
+    else if (name == "sizes") sizes<T>();
+    else if (name == "words") raw_words();
+    else if (name == "normals") normals<T>();
+    else stop("unknown operation");
+}
+
+}  // namespace
+
+int main() {
+    char name[17] = {};
+    while (std::fread(name, 1, 16, stdin) == 16) {
+        const int width = read_one<int>();
+        const bool backwards = read_one<int>() != 0;
+        if (width == 4) answer<float>(name, backwards);
+        else if (width == 8) answer<double>(name, backwards);
+        else stop("numbers have four or eight bytes");
+        std::fflush(stdout);
+    }
+    return 0;
+}

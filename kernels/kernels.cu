@@ -1,0 +1,65 @@
+// Entry points on the device. Every kernel is a name with its type at the end: network_gradient_f32.
+//
+// Grids: x runs over segments or parameters, y over chains. Structures come by value, as kernel parameters.
+#include "network.cuh"
+#include "persistent.cuh"
+#include "steps.cuh"
+
+using namespace lambda_hat;
+
+namespace {
+
+// The structures that kernels take by value must fit the 4 KiB that all devices allow.
+static_assert(sizeof(NetworkPlan) + sizeof(NetworkArgs<double>) + sizeof(SgldArgs<double>) < 4000, "too many parameters");
+
+extern __shared__ __align__(16) char dynamic_shared[];
+
+__device__ __forceinline__ Block here() {
+    return Block{static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), static_cast<int>(blockDim.x), dynamic_shared,
+                 false};
+}
+
+}  // namespace
+
+// Two blocks a multiprocessor where shared memory allows: 128 registers a thread of 256.
+#define NETWORK_KERNEL(NAME, T, GRADIENT, SHARED)                                                          \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                   \
+        NAME(const __grid_constant__ NetworkPlan plan, const __grid_constant__ NetworkArgs<T> args) {      \
+        const Block block = here();                                                                        \
+        NetworkPass<T, GRADIENT, SHARED>(block, plan, args).run();                                         \
+    }
+
+#define KERNELS(SUFFIX, T)                                                                                             \
+    NETWORK_KERNEL(network_gradient_##SUFFIX, T, true, true)                                                           \
+    NETWORK_KERNEL(network_loss_##SUFFIX, T, false, true)                                                              \
+    NETWORK_KERNEL(network_gradient_wide_##SUFFIX, T, true, false)                                                     \
+    NETWORK_KERNEL(network_loss_wide_##SUFFIX, T, false, false)                                                        \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        network_pack_##SUFFIX(const __grid_constant__ NetworkPlan plan, const T* w, T* packed) {                       \
+        pack_chain(here(), plan, w, packed);                                                                           \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        reduce_##SUFFIX(int dim, int segments, double scale, const T* grads, const double* losses, T* grad,            \
+                        double* loss) {                                                                                \
+        reduce(here(), dim, segments, scale, grads, losses, grad, loss);                                               \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                               \
+        sgld_steps_##SUFFIX(const __grid_constant__ NetworkPlan plan, const __grid_constant__ NetworkArgs<T> net,      \
+                            const __grid_constant__ SgldArgs<T> sgld, int steps) {                                     \
+        sgld_steps(here(), plan, net, sgld, steps);                                                                    \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        draw_momenta_##SUFFIX(const __grid_constant__ LeapfrogArgs<T> args) {                                          \
+        draw_momenta(here(), args);                                                                                    \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        leapfrog_##SUFFIX(const __grid_constant__ LeapfrogArgs<T> args, double share, int drift) {                     \
+        leapfrog(here(), args, share, drift != 0);                                                                     \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        energies_##SUFFIX(const __grid_constant__ LeapfrogArgs<T> args) {                                              \
+        energies(here(), args);                                                                                        \
+    }
+
+KERNELS(f32, float)
+KERNELS(f64, double)

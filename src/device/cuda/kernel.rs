@@ -1,0 +1,116 @@
+//! The kernels' names, and what they take.
+
+use super::driver::{Buffer, DeviceNumber};
+
+/// Bytes of `NetworkPlan` and `NetworkArgs` of the kernels' sources.
+const PLAN: usize = 18 * 4 + 2 * 8 + 24 * 14 * 4;
+const ARGS: usize = 7 * 8 + 2 * 4;
+
+/// A kernel of `kernels/kernels.cu`; each is there for `f32` and for `f64`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Loss and gradient of segments, weights in shared memory.
+    NetworkGradient,
+    /// Loss of segments, weights in shared memory.
+    NetworkLoss,
+    /// Loss and gradient of segments, packed weights in global memory.
+    NetworkGradientWide,
+    /// Loss of segments, packed weights in global memory.
+    NetworkLossWide,
+    /// Packs weights into global memory.
+    NetworkPack,
+    /// Sums segments.
+    Reduce,
+}
+
+impl Kernel {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::NetworkGradient,
+        Self::NetworkLoss,
+        Self::NetworkGradientWide,
+        Self::NetworkLossWide,
+        Self::NetworkPack,
+        Self::Reduce,
+    ];
+
+    /// Its name without the number type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NetworkGradient => "network_gradient",
+            Self::NetworkLoss => "network_loss",
+            Self::NetworkGradientWide => "network_gradient_wide",
+            Self::NetworkLossWide => "network_loss_wide",
+            Self::NetworkPack => "network_pack",
+            Self::Reduce => "reduce",
+        }
+    }
+
+    /// Bytes of each of its parameters.
+    pub fn parameters(self) -> &'static [usize] {
+        match self {
+            Self::NetworkPack => &[PLAN, 8, 8],
+            Self::Reduce => &[4, 4, 8, 8, 8, 8, 8],
+            _ => &[PLAN, ARGS],
+        }
+    }
+}
+
+/// One parameter of a kernel, put together field by field. Fields are not padded.
+#[derive(Clone, Debug, Default)]
+pub struct Parameter(Vec<u8>);
+
+impl Parameter {
+    /// Bytes as they are.
+    pub fn bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// An `int`.
+    pub fn int(value: usize) -> Self {
+        Self::default().and_int(value)
+    }
+
+    /// A `double`.
+    pub fn double(value: f64) -> Self {
+        Self(value.to_ne_bytes().to_vec())
+    }
+
+    /// The address of an array; 0 for none.
+    pub fn array<T: DeviceNumber>(array: Option<&Buffer<'_, T>>) -> Self {
+        Self::default().and_array(array)
+    }
+
+    /// Then an `int`, which must be below 2³¹.
+    pub fn and_int(mut self, value: usize) -> Self {
+        debug_assert!(value <= i32::MAX as usize);
+        self.0.extend((value as i32).to_ne_bytes());
+        self
+    }
+
+    /// Then the address of an array.
+    pub fn and_array<T: DeviceNumber>(mut self, array: Option<&Buffer<'_, T>>) -> Self {
+        self.0.extend(array.map_or(0, Buffer::address).to_ne_bytes());
+        self
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was put into it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes in memory that is aligned for any field.
+    pub(super) fn words(&self) -> Vec<u64> {
+        let word = |chunk: &[u8]| {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            u64::from_ne_bytes(bytes)
+        };
+        self.0.chunks(8).map(word).collect()
+    }
+}

@@ -1,0 +1,296 @@
+//! Random numbers and sampler steps of the kernels.
+
+use std::path::Path;
+
+use lambda_hat::config::{Activation, Loss, Network};
+use lambda_hat::device::SharedMemory;
+use lambda_hat::target::{NetworkPlan, NetworkPotential, Potential, param_count};
+
+use super::host::{Requests, Wire, host, take_words};
+use super::{distance, normals, wide};
+
+const KEY: [u32; 2] = [0x0123_4567, 0x89ab_cdef];
+const PURPOSE: u32 = 17;
+
+#[test]
+fn structures_have_the_sizes_that_launches_give_them() {
+    let Some(program) = host(false) else { return };
+    let mut requests = Requests::default();
+    requests.begin::<f32>("sizes", false);
+    requests.begin::<f64>("sizes", false);
+    let answers = requests.run(&program);
+    // What `NetworkPlan::to_bytes` gives, and addresses of 8 bytes, doubles and ints without padding.
+    let expected = [
+        18 * 4 + 2 * 8 + 24 * 14 * 4,
+        7 * 8 + 2 * 4,
+        6 * 4 + 6 * 8 + 6 * 8 + 6 * 4,
+        6 * 4 + 8 * 8 + 2 * 8 + 2 * 4,
+    ];
+    assert_eq!(take_words(&mut &answers[..], 8), [expected, expected].concat());
+}
+
+#[test]
+fn words_are_those_of_the_published_generator() {
+    let Some(program) = host(false) else { return };
+    // Random123's known answers for philox4x32 with ten rounds (kat_vectors): counter, key, words.
+    let known: [([u32; 4], [u32; 2], [u32; 4]); 3] = [
+        ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
+        ([u32::MAX; 4], [u32::MAX; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
+        (
+            [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+            [0xa409_3822, 0x299f_31d0],
+            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1],
+        ),
+    ];
+    let mut requests = Requests::default();
+    requests.begin::<f32>("words", false);
+    requests.integers(&[known.len() as i32]);
+    for (counter, key, _) in &known {
+        requests.words(counter);
+        requests.words(key);
+    }
+    let answers = requests.run(&program);
+    let words = take_words(&mut &answers[..], 4 * known.len());
+    let expected: Vec<u32> = known.iter().flat_map(|k| k.2).collect();
+    assert_eq!(words, expected);
+}
+
+/// Normals of a chain's step, whose first block of random words is `first`.
+fn noise<T: Wire>(program: &Path, chain: u32, step: u64, first: u32, count: usize) -> Vec<T> {
+    let mut requests = Requests::default();
+    requests.begin::<T>("normals", false);
+    requests.words(&[KEY[0], KEY[1], PURPOSE, chain, step as u32, (step >> 32) as u32, first, count as u32]);
+    T::take(&mut &requests.run(program)[..], count)
+}
+
+#[test]
+fn normals_have_the_moments_of_a_normal_and_depend_on_every_part_of_the_key() {
+    let Some(program) = host(false) else { return };
+    fn check<T: Wire>(program: &Path) {
+        let x = wide(&noise::<T>(program, 3, 11, 0, 400_000));
+        let n = x.len() as f64;
+        let moment = |k: i32| x.iter().map(|v| v.powi(k)).sum::<f64>() / n;
+        // Standard errors of the first four moments: sqrt(1/n), sqrt(2/n), sqrt(15/n), sqrt(96/n).
+        assert!(moment(1).abs() < 4.0 * (1.0 / n).sqrt());
+        assert!((moment(2) - 1.0).abs() < 4.0 * (2.0 / n).sqrt());
+        assert!(moment(3).abs() < 4.0 * (15.0 / n).sqrt());
+        assert!((moment(4) - 3.0).abs() < 4.0 * (96.0 / n).sqrt());
+        let lag: f64 = x.windows(2).map(|w| w[0] * w[1]).sum::<f64>() / n;
+        assert!(lag.abs() < 4.0 * (1.0 / n).sqrt());
+        let some = |chain, step, first| noise::<T>(program, chain, step, first, 8);
+        let base = some(3, 11, 0);
+        assert_eq!(wide(&base), x[..8]);
+        for other in [some(4, 11, 0), some(3, 12, 0), some(3, 11 + (1 << 32), 0), some(3, 11, 50)] {
+            assert!(base.iter().zip(&other).all(|(a, b)| a != b));
+        }
+    }
+    check::<f32>(&program);
+    check::<f64>(&program);
+}
+
+/// Rows that a step draws: two of each block of random words, by multiplication and shift.
+fn rows_of(program: &Path, chain: u32, step: u64, batch: usize, n: usize) -> Vec<u32> {
+    let blocks = batch.div_ceil(2);
+    let mut requests = Requests::default();
+    requests.begin::<f32>("words", false);
+    requests.integers(&[blocks as i32]);
+    for block in 0..blocks as u32 {
+        requests.words(&[block, step as u32, chain, PURPOSE << 8 | (step >> 32) as u32, KEY[0], KEY[1]]);
+    }
+    let words = take_words(&mut &requests.run(program)[..], 4 * blocks);
+    let index =
+        |pair: &[u32]| ((u128::from(u64::from(pair[0]) << 32 | u64::from(pair[1])) * n as u128) >> 64) as u32;
+    words.chunks(2).map(index).take(batch).collect()
+}
+
+/// Settings of a chain of the test.
+#[derive(Clone, Copy, Debug)]
+struct Sgld {
+    precond: i32,
+    correction: bool,
+    /// Steps after which the moments stand still.
+    frozen_from: usize,
+}
+
+const STEP: f64 = 1e-3;
+const NBETA: f64 = 40.0;
+const GAMMA: f64 = 3.0;
+const BETAS: (f64, f64) = (0.9, 0.95);
+const EPS: f64 = 0.1;
+const FIRST_CHAIN: u32 = 5;
+const FIRST_STEP: u64 = (1 << 32) - 2;
+const LAUNCHES: usize = 3;
+const STEPS: usize = 2;
+
+/// The chain's parameters after all steps, by the formulas of the CPU's sampler in `f64`.
+fn expected<T: Wire>(
+    program: &Path,
+    spec: Sgld,
+    chain: u32,
+    potential: &NetworkPotential<f64>,
+    centre: &[f64],
+    batch: usize,
+) -> Vec<f64> {
+    let d = centre.len();
+    let mut w = centre.to_vec();
+    let (mut first, mut second, mut powers) = (vec![0.0; d], vec![1.0; d], (1.0, 1.0));
+    let (mut grad, mut scratch) = (vec![0.0; d], vec![0.0; potential.batch_scratch_len(batch)]);
+    for t in 0..LAUNCHES * STEPS {
+        let step = FIRST_STEP + t as u64;
+        let rows = rows_of(program, chain, step, batch, potential.rows());
+        let eta = wide(&noise::<T>(program, chain, step, batch.div_ceil(2) as u32, d));
+        potential.batch_loss_grad(&w, &rows, &mut grad, &mut scratch);
+        let moving = t < spec.frozen_from;
+        if moving {
+            powers = (powers.0 * BETAS.0, powers.1 * BETAS.1);
+        }
+        let correct = |power: f64| if spec.correction { 1.0 / (1.0 - power) } else { 1.0 };
+        for i in 0..d {
+            let (mut direction, mut shrink) = (grad[i], 1.0);
+            if spec.precond > 0 {
+                if moving {
+                    second[i] = BETAS.1 * second[i] + (1.0 - BETAS.1) * grad[i] * grad[i];
+                }
+                shrink = 1.0 / ((second[i] * correct(powers.1)).sqrt() + EPS);
+            }
+            if spec.precond == 2 {
+                first[i] = BETAS.0 * first[i] + (1.0 - BETAS.0) * grad[i];
+                direction = first[i] * correct(powers.0);
+            }
+            let drift = shrink * (GAMMA * (w[i] - centre[i]) + NBETA * direction);
+            w[i] += -0.5 * STEP * drift + (STEP * shrink).sqrt() * eta[i];
+        }
+    }
+    w
+}
+
+fn chains_agree<T: Wire>(program: &Path, tolerance: f64) {
+    let network = Network {
+        in_dim: 3,
+        hidden: vec![6, 5],
+        out_dim: 2,
+        activation: Activation::Tanh,
+        bias: true,
+        layernorm: false,
+        residual_period: None,
+    };
+    let (n, d, chains, batch) = (40, param_count(&network), 3, 21);
+    let (x, y): (Vec<T>, Vec<T>) = (normals(n * 3, 90), normals(n * 2, 91));
+    let centre: Vec<T> = normals(d, 92);
+    let potential = NetworkPotential::new(&network, &wide(&x), &wide(&y), &Loss::Mse);
+    let plan = NetworkPlan::for_batch::<T>(&network, &Loss::Mse, batch, SharedMemory::SM_80).expect("fits");
+    let mut worst = 0.0f64;
+    for (precond, correction, frozen_from) in
+        [(0, false, 0), (1, true, 100), (2, true, 100), (1, false, 3), (2, true, 4)]
+    {
+        let spec = Sgld { precond, correction, frozen_from };
+        let mut answers = Vec::new();
+        for backwards in [false, true] {
+            let mut requests = Requests::default();
+            requests.begin::<T>("sgld", backwards);
+            requests.0.extend(plan.to_bytes());
+            requests.integers(&[chains, n as i32, LAUNCHES as i32, STEPS as i32]);
+            requests.words(&[
+                KEY[0],
+                KEY[1],
+                PURPOSE,
+                FIRST_CHAIN,
+                FIRST_STEP as u32,
+                (FIRST_STEP >> 32) as u32,
+            ]);
+            requests.pointers(6);
+            requests.doubles(&[STEP, NBETA, GAMMA, BETAS.0, BETAS.1, EPS]);
+            requests.integers(&[
+                d as i32,
+                batch as i32,
+                n as i32,
+                precond,
+                i32::from(correction),
+                frozen_from as i32,
+            ]);
+            for array in [&x, &y, &centre] {
+                T::put(array, &mut requests.0);
+            }
+            answers.push(requests.run(program));
+        }
+        assert!(answers[0] == answers[1], "{spec:?}: other bits with threads the other way");
+        let got = T::take(&mut &answers[0][..], chains as usize * d);
+        for (c, w) in got.chunks(d).enumerate() {
+            let expected =
+                expected::<T>(program, spec, FIRST_CHAIN + c as u32, &potential, &wide(&centre), batch);
+            let off = distance(w, &expected);
+            assert!(off <= tolerance, "{spec:?} chain {c}: {off:e}");
+            worst = worst.max(off);
+        }
+    }
+    println!("{}: SGLD chains, largest relative error {worst:.1e}", T::NAME);
+}
+
+#[test]
+fn sgld_chains_follow_the_formulas_of_the_cpu() {
+    let Some(program) = host(false) else { return };
+    chains_agree::<f64>(&program, 1e-12);
+    chains_agree::<f32>(&program, 1e-5);
+}
+
+#[test]
+fn sgld_chains_stay_within_their_memory_and_within_the_language() {
+    let Some(program) = host(true) else { return };
+    chains_agree::<f32>(&program, 1e-5);
+}
+
+fn leapfrog_agrees<T: Wire>(program: &Path, tolerance: f64) {
+    for (chains, d, step) in [(1usize, 1usize, 0u64), (2, 37, 9), (3, 1100, 1 << 35)] {
+        let array = |len, stream| normals::<T>(len, stream);
+        let (centre, grad, w) = (array(d, 80), array(chains * d, 81), array(chains * d, 82));
+        let inverse: Vec<T> = array(d, 83).iter().map(|v| T::from_f64(0.5 + v.to_f64().abs())).collect();
+        let loss: Vec<f64> = (0..chains).map(|c| 0.5 + c as f64).collect();
+        let size: Vec<f64> = (0..chains).map(|c| 0.1 / (1.0 + c as f64)).collect();
+        let first_block = 7;
+        let mut requests = Requests::default();
+        for backwards in [false, true] {
+            requests.begin::<T>("hamiltonian", backwards);
+            requests.words(&[KEY[0], KEY[1], PURPOSE, FIRST_CHAIN, step as u32, (step >> 32) as u32]);
+            requests.pointers(8);
+            requests.doubles(&[NBETA, GAMMA]);
+            requests.words(&[d as u32, first_block]);
+            requests.integers(&[chains as i32]);
+            [&centre, &inverse, &grad].into_iter().for_each(|a| T::put(a, &mut requests.0));
+            requests.doubles(&loss);
+            requests.doubles(&size);
+            T::put(&w, &mut requests.0);
+        }
+        let all = requests.run(program);
+        let (forwards, backwards) = all.split_at(all.len() / 2);
+        assert!(forwards == backwards, "other bits with threads the other way");
+        let answers = &mut &forwards[..];
+        let drawn = T::take(answers, chains * d);
+        let (moved, kicked) = (T::take(answers, chains * d), T::take(answers, chains * d));
+        let energy = f64::take(answers, 2 * chains);
+        for c in 0..chains {
+            let own = |a: &[T]| wide(&a[c * d..][..d]);
+            let eta = wide(&noise::<T>(program, FIRST_CHAIN + c as u32, step, first_block, d));
+            let (m, away) = (wide(&inverse), wide(&centre));
+            let p: Vec<f64> = eta.iter().zip(&m).map(|(e, m)| e / m.sqrt()).collect();
+            assert!(distance(&drawn[c * d..][..d], &p) <= tolerance);
+            let slope = |i: usize| GAMMA * (own(&w)[i] - away[i]) + NBETA * own(&grad)[i];
+            let p: Vec<f64> = (0..d).map(|i| p[i] - 0.5 * size[c] * slope(i)).collect();
+            let to: Vec<f64> = (0..d).map(|i| own(&w)[i] + size[c] * m[i] * p[i]).collect();
+            assert!(distance(&kicked[c * d..][..d], &p) <= tolerance);
+            assert!(distance(&moved[c * d..][..d], &to) <= tolerance);
+            let far: f64 = to.iter().zip(&away).map(|(w, c)| (w - c).powi(2)).sum();
+            let kinetic: f64 = p.iter().zip(&m).map(|(p, m)| p * p * m).sum();
+            let expected = [NBETA * loss[c] + 0.5 * GAMMA * far, 0.5 * kinetic];
+            for (got, expected) in energy[2 * c..].iter().zip(expected) {
+                assert!((got - expected).abs() <= 4.0 * tolerance * expected, "{got} {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn leapfrog_steps_and_energies_follow_the_formulas_of_the_cpu() {
+    let Some(program) = host(false) else { return };
+    leapfrog_agrees::<f64>(&program, 1e-14);
+    leapfrog_agrees::<f32>(&program, 1e-6);
+}
