@@ -19,7 +19,7 @@ use lambda_hat::device::{Arith, Element};
 /// A part of the table.
 type Part = (&'static str, &'static [&'static str]);
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 8] = [
     (
         "Gradients of the full loss",
         &[

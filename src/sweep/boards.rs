@@ -137,7 +137,7 @@ fn of_trace(trace: &Trace) -> Vec<Curve> {
 }
 
 fn events(record: &Ref, curves: &[Curve]) -> Vec<u8> {
-    let end = record.when.parse::<jiff::Timestamp>().map_or(0.0, |when| when.as_second() as f64);
+    let end = record.when.parse::<jiff::Timestamp>().map_or(0.0, |when| when.as_millisecond() as f64 / 1e3);
     let took = record.details["provenance"]["seconds"].as_f64().filter(|s| s.is_finite()).unwrap_or(0.0);
     let begin = end - took.max(0.0);
     let points = curves.iter().flat_map(|(tag, points)| {
