@@ -1,8 +1,10 @@
 //! Proposals against Optuna's on standard functions, and how long one takes: `make bench-tune`.
 //!
-//! `cargo bench --bench tune -- compare 50` compares with 50 seeds, `-- ask 10000` measures proposals after
-//! so many trials, `-- values batch steps 50` lists what 50 seeds reach; without words the first two are done. `tests/data/tune/optuna.json` holds what Optuna reached, by
-//! `optuna_reference.py`. Ends with 1 where a bar is missed.
+//! `cargo bench --bench tune -- compare 50` compares with 50 seeds, `-- compare 50 1000 steps nested` with the
+//! seeds 1000 to 1049 of ours on two functions, `-- ask 10000` measures proposals after so many trials,
+//! `-- values batch steps 50 1000` lists what these seeds reach; without words the first and third are done.
+//! `tests/data/tune/optuna.json` holds what Optuna reached, by `optuna_reference.py`. Ends with 1 where a bar
+//! is missed.
 
 mod compare;
 mod functions;
@@ -25,15 +27,22 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<usize>().map_err(|_| format!("'{text}': expected a number"));
-    let met =
-        match *words.as_slice() {
-            [] => compared(SEEDS).and_then(|met| Ok(asked(TRIALS)? && met)),
-            ["compare", seeds] => number(seeds).and_then(compared),
-            ["values", variant, function, seeds] => number(seeds).and_then(|n| listed(variant, function, n)),
-            ["ask", trials] => number(trials).and_then(asked),
-            _ => Err("expected nothing, `compare SEEDS`, `values VARIANT FUNCTION SEEDS` or `ask TRIALS`"
-                .to_owned()),
-        };
+    let met = match *words.as_slice() {
+        [] => compared(SEEDS, 0, &[]).and_then(|met| Ok(asked(TRIALS)? && met)),
+        ["compare", seeds] => number(seeds).and_then(|n| compared(n, 0, &[])),
+        ["compare", seeds, first, ref names @ ..] => {
+            number(seeds).and_then(|n| compared(n, number(first)?, names))
+        }
+        ["values", variant, function, seeds] => number(seeds).and_then(|n| listed(variant, function, 0..n)),
+        ["values", variant, function, seeds, first] => number(seeds).and_then(|n| {
+            let first = number(first)?;
+            listed(variant, function, first..first + n)
+        }),
+        ["ask", trials] => number(trials).and_then(asked),
+        _ => Err("expected nothing, `compare SEEDS [FIRST [FUNCTION ...]]`, `values VARIANT FUNCTION SEEDS \
+                  [FIRST]` or `ask TRIALS`"
+            .to_owned()),
+    };
     match met {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
@@ -47,15 +56,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// The table of all variants and functions; whether we are nowhere worse beyond chance, and no worse in the
+/// The table of all variants and of the functions of these names, of all if there are none; our seeds begin
+/// with `first`. Whether we are nowhere worse beyond chance, and no worse in the
 /// sum of ranks.
-fn compared(seeds: usize) -> Result<bool, String> {
+fn compared(seeds: usize, first: usize, names: &[&str]) -> Result<bool, String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tune/optuna.json");
     let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
     let reference: Reference = serde_json::from_str(&text).map_err(|e| format!("{path}: {e}"))?;
     println!("lambda-hat-mpi {} against Optuna {}", lambda_hat::VERSION, reference.optuna);
-    println!("best value after {} trials, {seeds} seeds, ours against theirs", reference.trials);
+    println!(
+        "best value after {} trials, {seeds} seeds, ours from {first}, against theirs",
+        reference.trials
+    );
     println!("worse: ours larger with two-sided Mann–Whitney p < 1 %");
+    if let Some(name) = names.iter().find(|name| functions().iter().all(|f| f.name != **name)) {
+        return Err(format!("{name}: no such function: see the table"));
+    }
     let mut met = true;
     for (variant, settings, batched) in variants() {
         let batch = if batched { reference.batch } else { 1 };
@@ -65,13 +81,14 @@ fn compared(seeds: usize) -> Result<bool, String> {
             "function", "median", "Optuna", "rank", "Optuna", "p"
         );
         let (mut sums, start, mut worse) = ([0.0; 2], Instant::now(), 0);
-        for function in functions() {
+        for function in functions().iter().filter(|f| names.is_empty() || names.contains(&f.name)) {
             let theirs = reference.best.get(variant).and_then(|all| all.get(function.name));
             let theirs = theirs.filter(|values| values.len() >= seeds);
             let theirs =
                 &theirs.ok_or_else(|| format!("{path}: too few of {variant}/{}", function.name))?[..seeds];
-            let ours: Vec<f64> =
-                (0..seeds as u64).map(|s| best(&function, &settings, reference.trials, batch, s)).collect();
+            let ours: Vec<f64> = (first..first + seeds)
+                .map(|s| best(function, &settings, reference.trials, batch, s as u64))
+                .collect();
             let found = Comparison::of(&ours, theirs);
             let mark = if found.is_worse() { "  worse" } else { "" };
             println!(
@@ -93,14 +110,14 @@ fn compared(seeds: usize) -> Result<bool, String> {
 }
 
 /// The best values that a function's studies reach, one a seed.
-fn listed(variant: &str, function: &str, seeds: usize) -> Result<bool, String> {
+fn listed(variant: &str, function: &str, seeds: std::ops::Range<usize>) -> Result<bool, String> {
     let (_, settings, batched) =
         variants().into_iter().find(|v| v.0 == variant).ok_or("no such variant: see the table")?;
     let function =
         functions().into_iter().find(|f| f.name == function).ok_or("no such function: see the table")?;
     let batch = if batched { 8 } else { 1 };
-    for seed in 0..seeds as u64 {
-        println!("{:.9}", best(&function, &settings, 100, batch, seed));
+    for seed in seeds {
+        println!("{:.9}", best(&function, &settings, 100, batch, seed as u64));
     }
     Ok(true)
 }

@@ -6,6 +6,7 @@
 //! estimated jointly (Falkner, Klein & Hutter 2018), in groups, or each by itself. A point that was
 //! proposed before is not proposed again while there are others: trials are deterministic.
 
+mod density;
 mod normal;
 mod parzen;
 mod split;
@@ -116,11 +117,13 @@ impl<'a> Group<'a> {
         settings: &TpeSettings,
     ) -> Self {
         let mixture = |trials: &[usize], equal: bool| {
-            let row = |i: &usize| members.iter().map(|&m| seen[*i].point[m]).collect::<Option<Vec<f64>>>();
-            let rows: Vec<Vec<f64>> = trials.iter().filter_map(row).collect();
-            let weights = if equal { vec![1.0; rows.len()] } else { weights(rows.len()) };
-            let axes: Vec<&Axis> = members.iter().map(|&m| &space.axes()[m]).collect();
-            Mixture::new(axes, &rows, &weights, settings)
+            // Members of a group count together.
+            let rows: Vec<f64> =
+                trials.iter().flat_map(|&i| members.iter().filter_map(move |&m| seen[i].point[m])).collect();
+            let n = rows.len() / members.len();
+            let weights = if equal { vec![1.0; n] } else { weights(n) };
+            let parameters: Vec<(usize, &Axis)> = members.iter().map(|&m| (m, &space.axes()[m])).collect();
+            Mixture::new(&parameters, &rows, &weights, settings)
         };
         let two = seen.iter().any(|t| matches!(t.end, End::Complete(values) if values.len() == 2));
         Self { good: mixture(good, two), bad: mixture(bad, false), members }

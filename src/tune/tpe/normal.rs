@@ -7,6 +7,8 @@ pub(super) const HALF_LN_TWO_PI: f64 = 0.918_938_533_204_672_7;
 
 /// Below this the asymptotic series of the tail has relative error below 1e-16 with its seven terms.
 const FAR: f64 = -20.0;
+/// Beyond so many standard deviations to both sides lies less than half a unit in the last place of 1.
+const WHOLE: f64 = 9.0;
 /// An interval narrower than this, in units of its distance from the centre, is one by its midpoint.
 const NARROW: f64 = 1e-3;
 
@@ -29,6 +31,9 @@ pub(super) fn log_ndtr(x: f64) -> f64 {
 
 /// ln(Φ(b) − Φ(a)) for a ≤ b.
 pub(super) fn log_mass(a: f64, b: f64) -> f64 {
+    if a < -WHOLE && b > WHOLE {
+        return 0.0;
+    }
     let (h, m) = (b - a, 0.5 * (a + b));
     if h * m.abs().max(1.0) < NARROW {
         // ∫φ over the interval is h φ(m)(1 + (m² − 1)h²/24 + O(h⁴ m⁴/1920)).

@@ -6,8 +6,6 @@
 //! scaled to sum 1 (K kernels, w the prior's weight; after Aitchison & Aitken 1976). The prior's kernel
 //! has μ in the middle, σ the whole width, and equal choices.
 
-use std::collections::HashMap;
-
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::tune::{Bandwidth, TpeSettings};
@@ -15,12 +13,10 @@ use crate::num::Real;
 use crate::num::rng::uniform;
 use crate::tune::space::Axis;
 
-use super::normal::{HALF_LN_TWO_PI, log_mass};
+use super::density::log_density;
 
 /// Trials that count in full; those before them fade linearly (Bergstra, Yamins & Cox 2013).
 const IN_FULL: usize = 25;
-/// A kernel e⁻⁴⁵ below the highest adds less than rounding does, however many there are.
-const NEGLIGIBLE: f64 = -45.0;
 /// Width of multivariate kernels by Scott's rule, as a share of the domain.
 const SCOTT: f64 = 0.2;
 
@@ -29,20 +25,26 @@ pub(super) struct Mixture<'a> {
     axes: Vec<&'a Axis>,
     /// Running sums of the kernels' weights, the last being 1.
     cumulated: Vec<f64>,
-    pub(super) log_weights: Vec<f64>,
+    /// The kernels' weights, of sum 1.
+    pub(super) shares: Vec<f64>,
     factors: Vec<Factor>,
 }
 
+/// Different pairs of coordinate and width, and which of them each kernel has.
+type Kinds = (Vec<(f64, f64)>, Vec<u32>);
+
 /// The kernels' parts for one parameter; the last is the prior's.
-enum Factor {
+pub(super) enum Factor {
     Number {
         mu: Vec<f64>,
         sigma: Vec<f64>,
         edges: (f64, f64),
+        /// Where values lie on a grid.
+        kinds: Option<Kinds>,
     },
     Choice {
         /// One fewer than kernels.
-        observed: Vec<usize>,
+        observed: Vec<f64>,
         log_same: f64,
         log_other: f64,
         count: usize,
@@ -62,38 +64,41 @@ pub(super) fn weights(n: usize) -> Vec<f64> {
 }
 
 impl<'a> Mixture<'a> {
-    /// The estimator of `observed` values (a row a trial, an entry a parameter) with these weights.
+    /// The estimator of trials with these weights, of parameters with their numbers; `observed` has the values,
+    /// one trial after the other.
     pub(super) fn new(
-        axes: Vec<&'a Axis>,
-        observed: &[Vec<f64>],
+        parameters: &[(usize, &'a Axis)],
+        observed: &[f64],
         weights: &[f64],
         settings: &TpeSettings,
     ) -> Self {
-        let n = observed.len();
-        // Kernels of choices alone are as good as one where they are equal.
-        let merged =
-            axes.iter().all(|axis| matches!(axis, Axis::Choice(_))).then(|| merge(observed, weights));
-        let (observed, weights) = match &merged {
-            Some((rows, weights)) => (rows.as_slice(), weights.as_slice()),
-            None => (observed, weights),
-        };
-        let prior = if n == 0 { 1.0 } else { settings.prior_weight };
+        let prior = if weights.is_empty() { 1.0 } else { settings.prior_weight };
         let total: f64 = weights.iter().sum::<f64>() + prior;
-        let shares = weights.iter().chain([&prior]).map(|w| w / total);
+        let shares: Vec<f64> = weights.iter().chain([&prior]).map(|w| w / total).collect();
         let mut sum = 0.0;
-        let cumulated = shares.clone().map(|share| {
+        let cumulated = shares.iter().map(|share| {
             sum += share;
             sum
         });
-        let factor = |(k, axis): (usize, &&Axis)| {
-            let column: Vec<f64> = observed.iter().map(|row| row[k]).collect();
-            Factor::new(axis, &column, (n, axes.len()), settings)
+        let d = parameters.len();
+        let factor = |(k, (parameter, axis)): (usize, &(usize, &Axis))| {
+            let column = observed.iter().skip(k).step_by(d).copied().collect();
+            Factor::new(axis, column, (*parameter, d), settings)
         };
         Self {
             cumulated: cumulated.collect(),
-            log_weights: shares.map(libm::log).collect(),
-            factors: axes.iter().enumerate().map(factor).collect(),
-            axes,
+            factors: parameters.iter().enumerate().map(factor).collect(),
+            axes: parameters.iter().map(|(_, axis)| *axis).collect(),
+            shares,
+        }
+    }
+
+    /// The width of a kernel in the first parameter.
+    #[cfg(test)]
+    pub(super) fn width(&self, kernel: usize) -> f64 {
+        match &self.factors[0] {
+            Factor::Number { sigma, .. } => sigma[kernel],
+            Factor::Choice { .. } => 0.0,
         }
     }
 
@@ -110,53 +115,31 @@ impl<'a> Mixture<'a> {
 
     /// Logarithm of the density at each of the points (a probability where values lie on grids).
     pub(super) fn log_density(&self, points: &[Vec<f64>]) -> Vec<f64> {
-        let kernels = self.log_weights.len();
-        let mut logs: Vec<f64> = points.iter().flat_map(|_| &self.log_weights).copied().collect();
-        for (k, (factor, axis)) in self.factors.iter().zip(&self.axes).enumerate() {
-            let values: Vec<f64> = points.iter().map(|point| point[k]).collect();
-            factor.add_log_density(axis, &values, &mut logs);
+        // Of one parameter kernels that are equal are as good as one.
+        if let [factor] = self.factors.as_slice()
+            && let Some((factor, shares)) = factor.merged(&self.shares)
+        {
+            return log_density(&self.axes, &[factor], &shares, points);
         }
-        logs.chunks(kernels).map(log_sum).collect()
+        log_density(&self.axes, &self.factors, &self.shares, points)
     }
-}
-
-/// Rows that are equal as one of their weights' sum, in the order of their first.
-fn merge(observed: &[Vec<f64>], weights: &[f64]) -> (Vec<Vec<f64>>, Vec<f64>) {
-    let mut at: HashMap<Vec<u64>, usize> = HashMap::new();
-    let (mut rows, mut sums): (Vec<Vec<f64>>, Vec<f64>) = (Vec::new(), Vec::new());
-    for (row, weight) in observed.iter().zip(weights) {
-        let bits: Vec<u64> = row.iter().map(|value| value.to_bits()).collect();
-        let k = *at.entry(bits).or_insert(rows.len());
-        match sums.get_mut(k) {
-            Some(sum) => *sum += weight,
-            None => {
-                rows.push(row.clone());
-                sums.push(*weight);
-            }
-        }
-    }
-    (rows, sums)
-}
-
-/// ln Σ exp
-fn log_sum(logs: &[f64]) -> f64 {
-    let highest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if highest == f64::NEG_INFINITY {
-        return highest;
-    }
-    let sum: f64 = logs.iter().map(|log| log - highest).filter(|log| *log > NEGLIGIBLE).map(libm::exp).sum();
-    highest + libm::log(sum)
 }
 
 impl Factor {
-    /// The part for one parameter of a mixture made from `n` trials in so many dimensions.
-    fn new(axis: &Axis, observed: &[f64], (n, dimensions): (usize, usize), settings: &TpeSettings) -> Self {
+    /// The part for this parameter, one of so many that are estimated jointly.
+    fn new(
+        axis: &Axis,
+        observed: Vec<f64>,
+        (parameter, dimensions): (usize, usize),
+        settings: &TpeSettings,
+    ) -> Self {
+        let n = observed.len();
         if let Axis::Choice(count) = *axis {
             // Without trials the only kernel is the prior's.
             let other = settings.prior_weight / (n + 1) as f64;
             let log_total = libm::log(1.0 + count as f64 * other);
             return Factor::Choice {
-                observed: observed.iter().map(|&value| value as usize).collect(),
+                observed,
                 log_same: libm::log(1.0 + other) - log_total,
                 log_other: libm::log(other) - log_total,
                 count,
@@ -166,8 +149,10 @@ impl Factor {
         let (low, high) = edges;
         let width = high - low;
         let mut mu: Vec<f64> = observed.iter().map(|&value| axis.coordinate(value)).collect();
+        let grid = matches!(axis, Axis::Number { step, .. } if *step > 0.0);
+        let order = sorted(&mu, grid.then_some(parameter));
         let mut sigma = match settings.bandwidth {
-            Bandwidth::Neighbours => neighbours(&mu, low, high),
+            Bandwidth::Neighbours => neighbours(&mu, &order, edges),
             Bandwidth::Scott => {
                 let exponent = -1.0 / (dimensions as f64 + 4.0);
                 vec![SCOTT * width * libm::pow(n.max(1) as f64, exponent); n]
@@ -179,12 +164,13 @@ impl Factor {
         }
         mu.push(0.5 * (low + high));
         sigma.push(width);
-        Factor::Number { mu, sigma, edges }
+        let kinds = grid.then(|| kinds(&mu, &sigma, &order));
+        Factor::Number { mu, sigma, edges, kinds }
     }
 
     fn draw(&self, kernel: usize, rng: &mut ChaCha8Rng) -> f64 {
         match self {
-            Factor::Number { mu, sigma, edges: (low, high) } => {
+            Factor::Number { mu, sigma, edges: (low, high), .. } => {
                 // μ lies between the edges and σ is at most their distance, so that one draw in three at
                 // least is kept.
                 for _ in 0..1000 {
@@ -200,6 +186,7 @@ impl Factor {
                 let Some(&same) = observed.get(kernel) else {
                     return libm::floor(u * *count as f64);
                 };
+                let same = same as usize;
                 let (p_same, p_other) = (libm::exp(*log_same), libm::exp(*log_other));
                 let mut sum = 0.0;
                 for choice in 0..*count {
@@ -213,37 +200,65 @@ impl Factor {
         }
     }
 
-    /// Adds to `logs` (points × kernels).
-    fn add_log_density(&self, axis: &Axis, values: &[f64], logs: &mut [f64]) {
+    /// The different kernels and the sums of their shares; nothing in a continuum.
+    fn merged(&self, shares: &[f64]) -> Option<(Factor, Vec<f64>)> {
+        let sums = |kinds: usize, kind_of: &mut dyn Iterator<Item = usize>| {
+            let mut sums = vec![0.0; kinds];
+            for (kind, share) in kind_of.zip(shares) {
+                sums[kind] += share;
+            }
+            sums
+        };
         match self {
             Factor::Choice { observed, log_same, log_other, count } => {
-                let equal = -libm::log(*count as f64);
-                for (logs, value) in logs.chunks_mut(observed.len() + 1).zip(values) {
-                    for (log, &choice) in logs.iter_mut().zip(observed) {
-                        *log += if choice == *value as usize { *log_same } else { *log_other };
-                    }
-                    if let Some(prior) = logs.last_mut() {
-                        *prior += equal;
-                    }
-                }
+                let kind_of = observed.iter().map(|choice| *choice as usize).chain([*count]);
+                let sums = sums(count + 1, &mut { kind_of });
+                let observed = (0..*count).map(|choice| choice as f64).collect();
+                let (log_same, log_other, count) = (*log_same, *log_other, *count);
+                Some((Factor::Choice { observed, log_same, log_other, count }, sums))
             }
-            Factor::Number { mu, sigma, edges } => {
-                if matches!(axis, Axis::Number { step, .. } if *step > 0.0) {
-                    add_cells(axis, (mu, sigma), *edges, values, logs);
-                } else {
-                    add_normals(axis, (mu, sigma), *edges, values, logs);
-                }
+            Factor::Number { edges, kinds, .. } => {
+                let (kinds, kind_of) = kinds.as_ref()?;
+                let sums = sums(kinds.len(), &mut kind_of.iter().map(|kind| *kind as usize));
+                let (mu, sigma) = kinds.iter().copied().unzip();
+                let each = (0..kinds.len() as u32).collect();
+                Some((Factor::Number { mu, sigma, edges: *edges, kinds: Some((kinds.clone(), each)) }, sums))
             }
         }
     }
 }
 
+/// Positions of coordinates by their size.
+///
+/// Which of equal ones gets a width is up to their order. On a grid they belong to different points: by number,
+/// the latest of each value would be wide in all parameters at once, those in flight first of all, and hold
+/// off the proposals from far more than their surroundings. There the order looks random, another for each
+/// parameter. In a continuum they are one point again and again, which is to be wide in all parameters.
+fn sorted(mu: &[f64], scatter: Option<usize>) -> Vec<usize> {
+    // The bits of numbers as whole numbers of the same order.
+    let key = |x: f64| {
+        let bits = x.to_bits();
+        if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
+    };
+    let tie = |i| scatter.map_or(0, |parameter| scattered(i, parameter));
+    let mut order: Vec<(u64, u32, u32)> =
+        mu.iter().enumerate().map(|(i, x)| (key(*x), tie(i), i as u32)).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, _, i)| i as usize).collect()
+}
+
+/// A number that looks random (the finaliser of SplitMix64; Steele, Lea & Flood 2014).
+fn scattered(i: usize, parameter: usize) -> u32 {
+    let seed = (parameter as u64) << 32 | i as u64;
+    let mut z = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 32) as u32
+}
+
 /// The larger of the distances to the values on both sides, edges included only where there is one value.
-fn neighbours(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
-    let n = mu.len();
-    let mut order: Vec<usize> = (0..n).collect();
-    order.sort_by(|&a, &b| mu[a].total_cmp(&mu[b]).then(a.cmp(&b)));
-    let mut sigma = vec![0.0; n];
+fn neighbours(mu: &[f64], order: &[usize], (low, high): (f64, f64)) -> Vec<f64> {
+    let mut sigma = vec![0.0; mu.len()];
     for (at, &i) in order.iter().enumerate() {
         let left = at.checked_sub(1).map(|before| mu[i] - mu[order[before]]);
         let right = order.get(at + 1).map(|&after| mu[after] - mu[i]);
@@ -255,65 +270,21 @@ fn neighbours(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
     sigma
 }
 
-/// ln of the truncated normal density for every value and kernel.
-fn add_normals(
-    axis: &Axis,
-    (mu, sigma): (&[f64], &[f64]),
-    (low, high): (f64, f64),
-    values: &[f64],
-    logs: &mut [f64],
-) {
-    let scale: Vec<(f64, f64)> = mu
-        .iter()
-        .zip(sigma)
-        .map(|(mu, sigma)| {
-            let inside = log_mass((low - mu) / sigma, (high - mu) / sigma);
-            (1.0 / sigma, -libm::log(*sigma) - HALF_LN_TWO_PI - inside)
-        })
-        .collect();
-    for (logs, value) in logs.chunks_mut(mu.len()).zip(values) {
-        let x = axis.coordinate(*value);
-        for ((log, mu), (inverse, constant)) in logs.iter_mut().zip(mu).zip(&scale) {
-            let z = (x - mu) * inverse;
-            *log += constant - 0.5 * z * z;
-        }
-    }
-}
-
-/// ln of the probability of the value's cell under the truncated normal, for every value and kernel. Trials
-/// on a grid have few different kernels, and candidates few different values: each pair is worked out once.
-fn add_cells(
-    axis: &Axis,
-    (mu, sigma): (&[f64], &[f64]),
-    (low, high): (f64, f64),
-    values: &[f64],
-    logs: &mut [f64],
-) {
-    let mut order: Vec<usize> = (0..mu.len()).collect();
-    order.sort_unstable_by(|&a, &b| mu[a].total_cmp(&mu[b]).then(sigma[a].total_cmp(&sigma[b])));
+/// The different pairs of coordinate and width, the prior's last, and which each kernel has. Among kernels of
+/// one coordinate there are few widths.
+fn kinds(mu: &[f64], sigma: &[f64], order: &[usize]) -> Kinds {
     let mut kinds: Vec<(f64, f64)> = Vec::new();
-    let mut kind_of = vec![0u32; mu.len()];
-    for i in order {
-        if kinds.last() != Some(&(mu[i], sigma[i])) {
+    let mut kind_of = vec![0; mu.len()];
+    let mut first = 0;
+    for &i in order.iter().chain([&(mu.len() - 1)]) {
+        if kinds.last().is_some_and(|(last, _)| *last != mu[i]) {
+            first = kinds.len();
+        }
+        let same = kinds[first..].iter().position(|(_, other)| *other == sigma[i]);
+        kind_of[i] = (first + same.unwrap_or(kinds.len() - first)) as u32;
+        if same.is_none() {
             kinds.push((mu[i], sigma[i]));
         }
-        kind_of[i] = kinds.len() as u32 - 1;
     }
-    let inside: Vec<f64> =
-        kinds.iter().map(|(mu, sigma)| log_mass((low - mu) / sigma, (high - mu) / sigma)).collect();
-    let mut known: Vec<(f64, Vec<f64>)> = Vec::new();
-    for (logs, value) in logs.chunks_mut(mu.len()).zip(values) {
-        let at = known.iter().position(|(other, _)| other == value).unwrap_or_else(|| {
-            let (left, right) = axis.cell(*value);
-            let masses = kinds
-                .iter()
-                .zip(&inside)
-                .map(|((mu, sigma), inside)| log_mass((left - mu) / sigma, (right - mu) / sigma) - inside);
-            known.push((*value, masses.collect()));
-            known.len() - 1
-        });
-        for (log, kind) in logs.iter_mut().zip(&kind_of) {
-            *log += known[at].1[*kind as usize];
-        }
-    }
+    (kinds, kind_of)
 }

@@ -18,14 +18,11 @@ const MOST: usize = 25;
 pub(super) fn split(seen: &[Seen<'_>], liar: bool) -> (Vec<usize>, Vec<usize>) {
     let mut complete: Vec<(usize, &[f64])> = Vec::new();
     let mut pruned: Vec<(usize, Option<(u64, f64)>)> = Vec::new();
-    let mut bad: Vec<usize> = Vec::new();
     for (i, trial) in seen.iter().enumerate() {
         match trial.end {
             End::Complete(values) => complete.push((i, values)),
             End::Pruned(last) => pruned.push((i, last)),
-            End::Failed => bad.push(i),
-            End::Pending if liar => bad.push(i),
-            End::Pending => {}
+            End::Failed | End::Pending => {}
         }
     }
     let two = complete.first().is_some_and(|(_, values)| values.len() == 2);
@@ -36,7 +33,11 @@ pub(super) fn split(seen: &[Seen<'_>], liar: bool) -> (Vec<usize>, Vec<usize>) {
         let points: Vec<[f64; 2]> = complete.iter().map(|(_, values)| [values[0], values[1]]).collect();
         good.extend(pareto::best(&points, count).into_iter().map(|k| complete[k].0));
     } else {
-        complete.sort_by(|a, b| a.1[0].total_cmp(&b.1[0]).then(a.0.cmp(&b.0)));
+        if (1..complete.len()).contains(&count) {
+            let better =
+                |a: &(usize, &[f64]), b: &(usize, &[f64])| a.1[0].total_cmp(&b.1[0]).then(a.0.cmp(&b.0));
+            complete.select_nth_unstable_by(count - 1, better);
+        }
         good.extend(complete.iter().take(count).map(|(i, _)| *i));
     }
     pruned.sort_by(|a, b| {
@@ -49,9 +50,8 @@ pub(super) fn split(seen: &[Seen<'_>], liar: bool) -> (Vec<usize>, Vec<usize>) {
     });
     good.extend(pruned.iter().take(count - good.len().min(count)).map(|(i, _)| *i));
     good.sort_unstable();
-    bad.extend(complete.iter().map(|(i, _)| *i).filter(|i| good.binary_search(i).is_err()));
-    bad.extend(pruned.iter().map(|(i, _)| *i).filter(|i| good.binary_search(i).is_err()));
-    bad.sort_unstable();
+    let counts = |i: &usize| liar || seen[*i].end != End::Pending;
+    let bad = (0..seen.len()).filter(|i| good.binary_search(i).is_err() && counts(i)).collect();
     (good, bad)
 }
 
