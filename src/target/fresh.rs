@@ -42,7 +42,7 @@ impl Teacher {
     /// nobody vouches for.
     ///
     /// # Errors
-    /// [`TargetError`], as [`build`](super::build) has it.
+    /// [`TargetError`], as [`build`](super::build()) has it.
     pub fn check(problem: &Mlp) -> Result<(), TargetError> {
         check_networks(problem)
     }
