@@ -7,12 +7,14 @@
 //!
 //! Orders of summation are part of the contract: [`matmul`] sums over k in ascending order, one
 //! chain an entry; [`accumulate_outer`] and [`accumulate_row_sums`] sum each of 64 bytes' worth of
-//! lanes in ascending order, then the lanes as [`Pack::sum`] does. Tile shapes differ between
+//! lanes in ascending order, then the lanes as [`Pack::sum`] does; [`accumulate_lagged`] says its own. Tile shapes differ between
 //! instruction sets and change no bit.
 
+mod lagged;
 mod outer;
 mod product;
 
+pub use lagged::accumulate_lagged;
 pub use outer::{accumulate_outer, accumulate_row_sums};
 pub use product::{End, Product, Start, Weights, matmul, pack_transposed, packed_len};
 

@@ -16,8 +16,8 @@ mod shared;
 pub use arith::{Arith, UnknownArith};
 pub use elementary::Elementary;
 pub use kernels::{
-    End, Product, Rows, Start, Weights, accumulate_outer, accumulate_row_sums, lanes, matmul,
-    pack_transposed, packed_len, relu,
+    End, Product, Rows, Start, Weights, accumulate_lagged, accumulate_outer, accumulate_row_sums, lanes,
+    matmul, pack_transposed, packed_len, relu,
 };
 pub use machine::{Element, Pack, use_one_blas_thread};
 pub use peak::fma_peak;

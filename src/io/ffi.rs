@@ -5,19 +5,22 @@
 //! the thread that holds it): libhdf5 is not thread-safe. The crate also keeps libhdf5 from
 //! printing its error stack, once a thread, whenever the lock is taken.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::ptr;
 
-use hdf5::file::FileAccessBuilder;
+use hdf5::file::{FileAccessBuilder, FileCloseDegree};
 use hdf5::{Error, File, Location};
 use hdf5_sys::h5::herr_t;
 use hdf5_sys::h5a::{H5Aclose, H5Acreate2, H5Awrite};
 use hdf5_sys::h5f::{H5F_ACC_RDONLY, H5Fget_file_image, H5Fopen};
+use hdf5_sys::h5fd::{H5FD_file_image_callbacks_t, H5FD_file_image_op_t};
 use hdf5_sys::h5i::hid_t;
-use hdf5_sys::h5p::{H5P_DEFAULT, H5Pset_file_image};
+use hdf5_sys::h5p::{H5P_DEFAULT, H5Pset_file_image, H5Pset_file_image_callbacks};
 use hdf5_sys::h5s::{H5S_class_t, H5Sclose, H5Screate};
 use hdf5_sys::h5t::{H5T_C_S1, H5T_str_t, H5Tclose, H5Tcopy, H5Tset_size, H5Tset_strpad};
 use hdf5_sys::h5t::{H5T_cset_t, H5Tset_cset};
+
+use super::IoError;
 
 /// Name under which files in memory are opened; nothing of that name is ever created.
 pub(super) const IN_MEMORY: &str = "<memory>";
@@ -90,22 +93,86 @@ pub(super) fn file_image(file: &File) -> Result<Vec<u8>, Error> {
     })
 }
 
-/// Opens the bytes of a file for reading; nothing touches a disk.
+/// What `f` makes of a file whose bytes are given, open for reading; nothing touches a disk, and nothing
+/// is copied. `f` must keep nothing of the file.
 ///
 /// libhdf5 is not built to withstand hostile files: only bytes of our own writing, whose hash has
 /// been checked, belong here.
-pub(super) fn open_image(image: &[u8]) -> Result<File, Error> {
+///
+/// # Errors
+/// [`IoError::Hdf5`] for bytes that are no HDF5 file, and whatever `f` objects to.
+pub(super) fn with_image<T>(bytes: &[u8], f: impl FnOnce(&File) -> Result<T, IoError>) -> Result<T, IoError> {
     hdf5::sync::sync(|| {
+        let start: *mut c_void = bytes.as_ptr().cast_mut().cast();
+        let mut span = Span { start, len: bytes.len() };
         let mut access = FileAccessBuilder::new();
-        let access = access.core_filebacked(false).finish()?;
-        // SAFETY: under the library's lock. `access` is an open file-access list; libhdf5 copies
-        // `image.len()` bytes out of `image` and does not write to them (H5Pset_file_image without
-        // callbacks). The name is NUL-terminated and static. `from_id` gets the only
-        // reference to an identifier just made, and checks it.
-        unsafe {
-            done(H5Pset_file_image(access.id(), image.as_ptr().cast_mut().cast(), image.len()))?;
+        // Strong: nothing of the file stays open behind it.
+        access.core_filebacked(false).fclose_degree(FileCloseDegree::Strong);
+        let access = access.finish()?;
+        let mut callbacks = H5FD_file_image_callbacks_t {
+            image_malloc: Some(lend),
+            image_memcpy: Some(leave),
+            image_realloc: Some(refuse),
+            image_free: Some(keep),
+            udata_copy: Some(share),
+            udata_free: Some(keep_span),
+            udata: (&raw mut span).cast(),
+        };
+        // SAFETY: under the library's lock until the file is closed. `access` is an open file-access list.
+        // libhdf5 asks the callbacks for each copy of the image that it wants and is lent the bytes
+        // themselves, of which it reads `bytes.len()`, and does not write to them, since the file is open
+        // for reading only. `span` and `bytes` outlive `file` and `access`, which are dropped before them.
+        // The name is NUL-terminated and static. `from_id` gets the only reference to an identifier just
+        // made, and checks it.
+        let file: File = unsafe {
+            done(H5Pset_file_image_callbacks(access.id(), &mut callbacks))?;
+            done(H5Pset_file_image(access.id(), start, bytes.len()))?;
             let id = H5Fopen(c"<memory>".as_ptr(), H5F_ACC_RDONLY, access.id());
             if id < 0 { Err(last_error()) } else { hdf5::from_id(id) }
-        }
+        }?;
+        f(&file)
     })
+}
+
+/// Where the bytes of an image lie, for the callbacks of [`with_image`] (HDF5 reference,
+/// H5Pset_file_image_callbacks): libhdf5 calls them with the address of one, for as long as it lives.
+struct Span {
+    start: *mut c_void,
+    len: usize,
+}
+
+/// For a copy of the image: the image. Null, which fails, for anything larger.
+extern "C" fn lend(size: usize, _: H5FD_file_image_op_t, span: *mut c_void) -> *mut c_void {
+    // SAFETY: see `Span`; nothing else looks at it meanwhile.
+    let span = unsafe { &*span.cast::<Span>() };
+    if size <= span.len { span.start } else { ptr::null_mut() }
+}
+
+/// Copies nothing: both places are the image.
+extern "C" fn leave(
+    to: *mut c_void,
+    from: *const c_void,
+    _: usize,
+    _: H5FD_file_image_op_t,
+    _: *mut c_void,
+) -> *mut c_void {
+    if ptr::eq(to, from) { to } else { ptr::null_mut() }
+}
+
+/// A file that is read does not grow.
+extern "C" fn refuse(_: *mut c_void, _: usize, _: H5FD_file_image_op_t, _: *mut c_void) -> *mut c_void {
+    ptr::null_mut()
+}
+
+/// The image is the caller's.
+extern "C" fn keep(_: *mut c_void, _: H5FD_file_image_op_t, _: *mut c_void) -> herr_t {
+    0
+}
+
+unsafe extern "C" fn share(span: *mut c_void) -> *mut c_void {
+    span
+}
+
+unsafe extern "C" fn keep_span(_: *mut c_void) -> herr_t {
+    0
 }

@@ -68,8 +68,7 @@ mod tests {
     fn every_run_is_a_group_of_datasets_and_attributes() {
         let (a, b) = (trace(3), trace(4));
         let bytes = write_gathered(&[run("hmc_2", &a), run("hmc_10", &b)]).unwrap();
-        hdf5::sync::sync(|| {
-            let file = ffi::open_image(&bytes).unwrap();
+        ffi::with_image(&bytes, |file| {
             let runs = file.group("runs").unwrap();
             assert_eq!(runs.len(), 2);
             let llc: Vec<f64> = runs.dataset("hmc_10/llc").unwrap().read_raw().unwrap();
@@ -80,7 +79,9 @@ mod tests {
             assert_eq!(group.attr("n_draws").unwrap().read_scalar::<i64>().unwrap(), 3);
             let sampler: hdf5::types::VarLenUnicode = group.attr("sampler").unwrap().read_scalar().unwrap();
             assert_eq!(sampler.as_str(), "hmc");
-        });
+            Ok(())
+        })
+        .unwrap();
     }
 
     #[test]

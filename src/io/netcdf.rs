@@ -11,7 +11,7 @@ use std::ffi::CStr;
 
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenArray, VarLenUnicode};
 use hdf5::{Dataset, File, H5Type, IndexType, IterationOrder, Location, ObjectReference1};
-use ndarray::s;
+use ndarray::{Array2, s};
 
 use super::hdf::{self, Attr};
 use super::{IoError, ffi};
@@ -115,21 +115,34 @@ fn write_groups(parent: &hdf5::Group, trace: &Trace, next_id: &mut i32) -> Resul
 /// [`IoError::Hdf5`] for bytes that are not an HDF5 file, [`IoError::NotATrace`] for one of
 /// another shape.
 pub fn read_trace(bytes: &[u8]) -> Result<(Trace, BTreeMap<String, Attr>), IoError> {
-    hdf5::sync::sync(|| {
-        let file = ffi::open_image(bytes)?;
-        Ok((read_groups(&file, bytes.len(), &|_| true)?, read_attrs(&file)?))
-    })
+    ffi::with_image(bytes, |file| Ok((read_groups(file, bytes.len(), &|_| true)?, read_attrs(file)?)))
 }
 
-/// Those columns of a trace whose names are `wanted`: the others are not unpacked.
+/// A trace whose columns are read some at a time, and only those that are wanted.
+pub struct Columns<'a> {
+    file: &'a File,
+    size: usize,
+}
+
+/// What `f` makes of the columns of a trace.
 ///
 /// # Errors
-/// As [`read_trace`].
-pub fn read_columns(bytes: &[u8], wanted: &dyn Fn(&str) -> bool) -> Result<Trace, IoError> {
-    hdf5::sync::sync(|| {
-        let file: File = ffi::open_image(bytes)?;
-        read_groups(&file, bytes.len(), wanted)
-    })
+/// As [`read_trace`], and whatever `f` objects to.
+pub fn with_columns<T>(
+    bytes: &[u8],
+    f: impl FnOnce(&Columns<'_>) -> Result<T, IoError>,
+) -> Result<T, IoError> {
+    ffi::with_image(bytes, |file| f(&Columns { file, size: bytes.len() }))
+}
+
+impl Columns<'_> {
+    /// Those whose names are `wanted`: the others are not unpacked.
+    ///
+    /// # Errors
+    /// As [`read_trace`].
+    pub fn read(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Trace, IoError> {
+        read_groups(self.file, self.size, wanted)
+    }
 }
 
 /// The control trace of a file that [`write_trace`] made, if it has one.
@@ -137,8 +150,7 @@ pub fn read_columns(bytes: &[u8], wanted: &dyn Fn(&str) -> bool) -> Result<Trace
 /// # Errors
 /// As [`read_trace`].
 pub fn read_control(bytes: &[u8]) -> Result<Option<Trace>, IoError> {
-    hdf5::sync::sync(|| {
-        let file: File = ffi::open_image(bytes)?;
+    ffi::with_image(bytes, |file| {
         if !file.link_exists(CONTROL) {
             return Ok(None);
         }
@@ -194,32 +206,38 @@ fn read_column(
     odd: &impl Fn(&str) -> IoError,
 ) -> Result<(Kind, Vec<Vec<f64>>), IoError> {
     match data.dtype()?.to_descriptor()? {
-        TypeDescriptor::Float(FloatSize::U8) => {
-            Ok((Kind::Float, read_chains(data, rows, draws, |x: f64| x)?))
-        }
+        TypeDescriptor::Float(FloatSize::U8) => Ok((Kind::Float, read_chains(data, rows, draws, own_rows)?)),
         TypeDescriptor::Integer(IntSize::U8) => {
-            Ok((Kind::Int, read_chains(data, rows, draws, |i: i64| i as f64)?))
+            Ok((Kind::Int, read_chains(data, rows, draws, |block| in_f64(&block, |i: i64| i as f64))?))
         }
         TypeDescriptor::Integer(IntSize::U1) => {
-            Ok((Kind::Bool, read_chains(data, rows, draws, |i: i8| f64::from(i))?))
+            Ok((Kind::Bool, read_chains(data, rows, draws, |block| in_f64(&block, |i: i8| f64::from(i)))?))
         }
         other => Err(odd(&format!("has the type {other}"))),
     }
 }
 
-fn read_chains<T: H5Type + Copy>(
+fn read_chains<T: H5Type>(
     data: &Dataset,
     rows: usize,
     draws: usize,
-    convert: impl Fn(T) -> f64,
+    convert: impl Fn(Array2<T>) -> Vec<Vec<f64>>,
 ) -> hdf5::Result<Vec<Vec<f64>>> {
     let mut chains = Vec::with_capacity(rows);
     let some = (hdf::CHUNK / draws).max(1);
     for first in (0..rows).step_by(some) {
-        let block = data.read_slice_2d::<T, _>(s![first..rows.min(first + some), ..])?;
-        chains.extend(block.rows().into_iter().map(|row| row.iter().map(|&x| convert(x)).collect()));
+        chains.extend(convert(data.read_slice_2d(s![first..rows.min(first + some), ..])?));
     }
     Ok(chains)
+}
+
+/// A long chain comes alone, and is not copied.
+fn own_rows(block: Array2<f64>) -> Vec<Vec<f64>> {
+    if block.nrows() == 1 { vec![block.into_raw_vec_and_offset().0] } else { in_f64(&block, |x| x) }
+}
+
+fn in_f64<T: Copy>(block: &Array2<T>, convert: impl Fn(T) -> f64) -> Vec<Vec<f64>> {
+    block.rows().into_iter().map(|row| row.iter().map(|&x| convert(x)).collect()).collect()
 }
 
 fn read_attrs(place: &Location) -> Result<BTreeMap<String, Attr>, IoError> {
@@ -284,7 +302,7 @@ mod tests {
             back.chains[0].values[0][0] = 0.0;
             given.chains[0].values[0][0] = 0.0;
             assert!(back == given, "{chains} chains of {draws} draws");
-            let some = read_columns(&bytes, &|name| name == "diverging" || name == "L").unwrap();
+            let some = with_columns(&bytes, |c| c.read(&|name| name == "diverging" || name == "L")).unwrap();
             assert_eq!(some.layout.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["L", "diverging"]);
             assert_eq!(some.column("diverging"), back.column("diverging"));
             assert_eq!(read_control(&bytes).unwrap(), None);

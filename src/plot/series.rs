@@ -58,11 +58,16 @@ pub(super) fn density<'a>(values: impl Iterator<Item = &'a f64> + Clone) -> Opti
     if n < 2 || hi - lo <= 1e-7 * size || hi - lo < 1e-290 {
         return None;
     }
-    // In units of the range, so that squares of huge or tiny values exist.
-    let unit = hi - lo;
-    let scaled = values.map(|x| (x - lo) / unit);
-    let mean = scaled.clone().sum::<f64>() / n as f64;
-    let sd = (scaled.clone().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n as f64).sqrt();
+    // In units of the range, so that squares of huge or tiny values exist, and lose few digits.
+    let (unit, inverse) = (hi - lo, 1.0 / (hi - lo));
+    let scaled = values.map(|x| (x - lo) * inverse);
+    let (mut sums, mut squares) = ([0.0; 4], [0.0; 4]);
+    for (k, x) in scaled.clone().enumerate() {
+        sums[k % 4] += x;
+        squares[k % 4] += x * x;
+    }
+    let mean = sums.iter().sum::<f64>() / n as f64;
+    let sd = (squares.iter().sum::<f64>() / n as f64 - mean * mean).max(0.0).sqrt();
     let sample: Vec<f64> = scaled.clone().step_by(n.div_ceil(QUARTILE_SAMPLE)).collect();
     let iqr = stats::quantile(&sample, 0.75) - stats::quantile(&sample, 0.25);
     let spread = if iqr > 0.0 { sd.min(iqr / 1.34) } else { sd };
@@ -71,9 +76,10 @@ pub(super) fn density<'a>(values: impl Iterator<Item = &'a f64> + Clone) -> Opti
 
     let (from, to) = (-3.0 * h, 1.0 + 3.0 * h);
     let cell = (to - from) / (GRID - 1) as f64;
+    let cells = 1.0 / cell;
     let mut counts = [0.0_f64; GRID];
     for x in scaled {
-        let at = (x - from) / cell;
+        let at = (x - from) * cells;
         let i = (at as usize).min(GRID - 2);
         let part = at - i as f64;
         counts[i] += 1.0 - part;

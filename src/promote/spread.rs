@@ -167,27 +167,28 @@ impl Job {
 /// The columns of a trace that are looked at. One comes first, and its draws are put in order while the others are
 /// unpacked, which one thread does alone.
 fn unpack(bytes: Vec<u8>, threads: usize) -> Result<(Trace, Option<Order>), String> {
-    let read = |wanted: &dyn Fn(&str) -> bool| {
-        netcdf::read_columns(&bytes, wanted).map_err(|e| format!("is damaged ({e})"))
-    };
-    if threads < 2 {
-        return Ok((read(&|name| COLUMNS.contains(&name))?, None));
-    }
-    let first = read(&|name| name == FIRST)?;
-    let chains = first.column(FIRST).unwrap_or_default();
-    let (rest, order) = std::thread::scope(|scope| {
-        // Where no thread can be had, a summary sorts.
-        let sorting = std::thread::Builder::new().spawn_scoped(scope, || Order::of(&chains)).ok();
-        let rest = read(&|name| name != FIRST && COLUMNS.contains(&name));
-        (rest, sorting.and_then(|thread| thread.join().ok()).flatten())
-    });
-    let mut trace = rest?;
-    trace.layout.extend(first.layout);
-    trace.chains.resize_with(first.chains.len().max(trace.chains.len()), ChainTrace::default);
-    for (chain, column) in trace.chains.iter_mut().zip(first.chains) {
-        chain.values.extend(column.values);
-    }
-    Ok((trace, order))
+    let looked_at = |name: &str| COLUMNS.contains(&name);
+    netcdf::with_columns(&bytes, |columns| {
+        if threads < 2 {
+            return Ok((columns.read(&looked_at)?, None));
+        }
+        let first = columns.read(&|name| name == FIRST)?;
+        let chains = first.column(FIRST).unwrap_or_default();
+        let (rest, order) = std::thread::scope(|scope| {
+            // Where no thread can be had, a summary sorts.
+            let sorting = std::thread::Builder::new().spawn_scoped(scope, || Order::of(&chains)).ok();
+            let rest = columns.read(&|name| name != FIRST && looked_at(name));
+            (rest, sorting.and_then(|thread| thread.join().ok()).flatten())
+        });
+        let mut trace = rest?;
+        trace.layout.extend(first.layout);
+        trace.chains.resize_with(first.chains.len().max(trace.chains.len()), ChainTrace::default);
+        for (chain, column) in trace.chains.iter_mut().zip(first.chains) {
+            chain.values.extend(column.values);
+        }
+        Ok((trace, order))
+    })
+    .map_err(|e| format!("is damaged ({e})"))
 }
 
 fn pretty<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {

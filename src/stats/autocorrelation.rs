@@ -6,6 +6,7 @@
 use std::f64::consts::PI;
 
 use super::moments::mean;
+use crate::device::{Arith, accumulate_lagged};
 
 /// Autocorrelation ρ_t = c_t/c_0 at lags t = 0 … n − 1, with c_t = (1/n) Σ_i (x_i − x̄)(x_{i+t} − x̄).
 /// NaN throughout if `x` does not vary or is not finite; empty of nothing.
@@ -83,29 +84,6 @@ pub(super) fn paired_autocovariance(count: usize, n: usize, fill: impl Fn(usize,
     spectrum.iter().take(n).map(|z| z.re * scale).collect()
 }
 
-/// Lags that [`add_lagged`] works on at a time.
-pub(super) const LAGS: usize = 16;
-
-/// Adds Σ_i x_i x_{i+from+j} to `out[j]`, j = 0 … [`LAGS`] − 1.
-pub(super) fn add_lagged(x: &[f64], from: usize, out: &mut [f64]) {
-    let mut sums = [0.0; LAGS];
-    let shifted = x.get(from..).unwrap_or_default();
-    let whole = shifted.len().saturating_sub(LAGS - 1);
-    for (a, window) in x.iter().zip(shifted.windows(LAGS)) {
-        for (total, b) in sums.iter_mut().zip(window) {
-            *total += a * b;
-        }
-    }
-    for (i, a) in x.iter().enumerate().take(shifted.len()).skip(whole) {
-        for (total, b) in sums.iter_mut().zip(&shifted[i..]) {
-            *total += a * b;
-        }
-    }
-    for (total, sum) in out.iter_mut().zip(sums) {
-        *total += sum;
-    }
-}
-
 /// ρ_0 … ρ_`longest` of [`autocorrelation`], by direct sums where that is quicker; fewer for a
 /// shorter `x`.
 pub fn autocorrelation_to(x: &[f64], longest: usize) -> Vec<f64> {
@@ -119,12 +97,9 @@ pub fn autocorrelation_to(x: &[f64], longest: usize) -> Vec<f64> {
     }
     let centre = mean(x);
     let centred: Vec<f64> = x.iter().map(|v| v - centre).collect();
-    let mut sums = vec![0.0; lags.next_multiple_of(LAGS)];
-    for (chunk, from) in sums.chunks_mut(LAGS).zip((0..).step_by(LAGS)) {
-        add_lagged(&centred, from, chunk);
-    }
+    let mut sums = vec![0.0; lags];
+    accumulate_lagged(Arith::current(), &centred, 0, &mut sums);
     let zero = sums.first().copied().unwrap_or(f64::NAN);
-    sums.truncate(lags);
     sums.iter().map(|s| s / zero).collect()
 }
 
@@ -244,13 +219,11 @@ mod tests {
             out.iter_mut().zip(&x[r]).for_each(|(o, v)| *o = v - centre);
         };
         let paired = paired_autocovariance(rows, n, centred);
-        let mut direct = vec![0.0; n.next_multiple_of(LAGS)];
+        let mut direct = vec![0.0; n];
         let mut row = vec![0.0; n];
         for r in 0..rows {
             centred(r, &mut row);
-            for (chunk, from) in direct.chunks_mut(LAGS).zip((0..).step_by(LAGS)) {
-                add_lagged(&row, from, chunk);
-            }
+            accumulate_lagged(Arith::current(), &row, 0, &mut direct);
         }
         for t in 0..n {
             // Rounding: a few ε of lag 0 a transform, ε √n a direct sum.

@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use super::autocorrelation::{LAGS, add_lagged, paired_autocovariance};
+use super::autocorrelation::paired_autocovariance;
 use super::convergence::{RESOLUTION, autocorrelation_time, reduction, size_of};
 use super::moments::{mean, sum, variance};
-use super::rank::{ascending, scores_in_order};
+use super::rank::{ascending, draw, scores_in_order};
+use crate::device::{Arith, accumulate_lagged};
 
 /// Chains of one length without NaN, seen as split halves.
 #[derive(Clone, Copy)]
@@ -27,6 +28,11 @@ impl<'a> Halves<'a> {
     /// Sequences.
     pub fn count(&self) -> usize {
         2 * self.chains.len()
+    }
+
+    /// Draws in all, those of no sequence too.
+    fn total(&self) -> usize {
+        self.chains.len() * self.draws
     }
 
     /// Draws a sequence.
@@ -87,7 +93,7 @@ pub(super) struct Sorted {
 impl Sorted {
     /// Sorts.
     pub fn new(chains: &[&[f64]]) -> Self {
-        let order = ascending(chains.iter().copied().flatten());
+        let order = ascending(chains);
         let values = in_order(chains, &order);
         Self { order: Arc::new(order), values }
     }
@@ -111,20 +117,20 @@ impl Sorted {
     pub fn scores(&self, halves: &Halves<'_>) -> Vec<f64> {
         let count = self.order.len();
         if halves.draws.is_multiple_of(2) {
-            return scores_in_order(count, &self.order, &self.values);
+            return scores_in_order(count, count, |k| self.order[k], |k| self.values[k]);
         }
         let (order, values) = self.inside(halves);
-        scores_in_order(count, &order, &values)
+        scores_in_order(count, order.len(), |k| order[k], |k| values[k])
     }
 
-    /// Normal scores of their distances from the median.
-    pub fn folded_scores(&self, halves: &Halves<'_>) -> Vec<f64> {
-        let count = self.order.len();
+    /// What distances from the median are in order: that of `like`, where it has one that is good for these too,
+    /// as it is for a quantity that rises with it in a straight line.
+    pub fn folded(&self, halves: &Halves<'_>, like: Option<&Folded>) -> Folded {
         if halves.draws.is_multiple_of(2) {
-            return fold(count, &self.order, &self.values);
+            return Folded::of(&self.order, &self.values, halves, like);
         }
         let (order, values) = self.inside(halves);
-        fold(count, &order, &values)
+        Folded::of(&order, &values, halves, like)
     }
 
     /// Without the middle draws of odd chains.
@@ -135,36 +141,60 @@ impl Sorted {
 
 /// The draws of chains of one length at these indices, counted through all chains.
 pub(super) fn in_order(chains: &[&[f64]], order: &[u32]) -> Vec<f64> {
-    let draws = chains.first().map_or(1, |c| c.len());
-    order.iter().map(|&i| chains[i as usize / draws][i as usize % draws]).collect()
+    order.iter().map(|&i| draw(chains, i)).collect()
 }
 
-/// The scores of distances from the median, of `values` in ascending order.
-fn fold(count: usize, order: &[u32], values: &[f64]) -> Vec<f64> {
-    let n = values.len();
-    let middle = n / 2;
-    let median = if n % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-    // Distances rise to both sides of the median: the two sides are merged.
-    let distance = |k: usize| (values[k] - median).abs();
-    if distance(0).is_nan() || distance(n - 1).is_nan() {
-        return vec![f64::NAN; count];
+/// Distances of draws from their median, in order.
+#[derive(Clone)]
+pub(super) struct Folded {
+    /// Where each stands among the sorted draws, by distance; nothing where a distance is undefined.
+    places: Arc<Vec<u32>>,
+    /// √(V̂/W) of the normal scores of the distances.
+    pub reduction: f64,
+}
+
+impl Folded {
+    /// Whether its order may be taken for another quantity.
+    #[cfg(test)]
+    pub fn serves_others(&self) -> bool {
+        !self.places.is_empty()
     }
-    let mut low = values.partition_point(|v| *v < median);
-    let mut high = low;
-    let mut merged = Vec::with_capacity(n);
-    let mut distances = Vec::with_capacity(n);
-    while merged.len() < n {
-        let left = low > 0 && (high == n || distance(low - 1) <= distance(high));
-        let k = if left { low - 1 } else { high };
-        if left {
-            low -= 1
-        } else {
-            high += 1
+
+    /// Of `values` in ascending order, at least one, with the index of each.
+    fn of(order: &[u32], values: &[f64], halves: &Halves<'_>, like: Option<&Folded>) -> Self {
+        let n = values.len();
+        let middle = n / 2;
+        let median = if n % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        let distance = |k: u32| (values[k as usize] - median).abs();
+        if distance(0).is_nan() || distance(n as u32 - 1).is_nan() {
+            return Self { places: Arc::default(), reduction: f64::NAN };
         }
-        merged.push(order[k]);
-        distances.push(distance(k));
+        if let Some(like) = like.filter(|like| like.places.len() == n) {
+            // Without ties there is one order.
+            if like.places.is_sorted_by(|&a, &b| distance(a) < distance(b)) {
+                return like.clone();
+            }
+        }
+        // Distances rise to both sides of the median: the two sides are merged.
+        let mut low = values.partition_point(|v| *v < median) as u32;
+        let mut high = low;
+        let mut places = Vec::with_capacity(n);
+        while places.len() < n {
+            let left = low > 0 && (high as usize == n || distance(low - 1) <= distance(high));
+            if left {
+                low -= 1;
+                places.push(low);
+            } else {
+                places.push(high);
+                high += 1;
+            }
+        }
+        let (index, value) = (|k: usize| order[places[k] as usize], |k: usize| distance(places[k]));
+        let reduction = halves.reduction_of(&scores_in_order(halves.total(), n, index, value));
+        // Tied distances are no order for others.
+        let tied = places.array_windows().any(|&[a, b]| distance(a) == distance(b));
+        Self { places: Arc::new(if tied { Vec::new() } else { places }), reduction }
     }
-    scores_in_order(count, &merged, &distances)
 }
 
 /// Mean of all draws of chains of one length, and Σ f(x − mean) over them; a copy of one chain at a
@@ -187,7 +217,7 @@ pub(super) fn pooled(chains: &[&[f64]], f: impl Fn(f64) -> f64) -> (f64, f64) {
 /// Effective sample size of `count` sequences of `n` values, at least 2, that `fill` writes.
 fn effective_size(count: usize, n: usize, fill: impl Fn(usize, &mut [f64])) -> f64 {
     /// Lags that are summed directly before a transform gives all.
-    const STEPS: [usize; 5] = [2 * LAGS, 3 * LAGS, 5 * LAGS, 8 * LAGS, 14 * LAGS];
+    const STEPS: [usize; 4] = [48, 96, 144, 240];
     let mut row = vec![0.0; n];
     let mut means = vec![0.0; count];
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -206,9 +236,7 @@ fn effective_size(count: usize, n: usize, fill: impl Fn(usize, &mut [f64])) -> f
                 *centre = mean(&row);
             }
             row.iter_mut().for_each(|x| *x -= *centre);
-            for (chunk, first) in covariance[from..].chunks_mut(LAGS).zip((from..).step_by(LAGS)) {
-                add_lagged(&row, first, chunk);
-            }
+            accumulate_lagged(Arith::current(), &row, from, &mut covariance[from..]);
         }
         if high - low < RESOLUTION {
             return total_count;

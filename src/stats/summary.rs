@@ -1,10 +1,12 @@
 //! All statistics of one quantity, together.
 
+use std::sync::OnceLock;
+
 use super::convergence::{
     error_of_quantile, ess_bulk, ess_mean, ess_quantile, ess_sd, mcse_mean, mcse_quantile, mcse_sd, r_hat,
 };
 use super::moments::{mean, quantile, sd, sorted_quantile};
-use super::quick::{Halves, Sorted, in_order, pooled};
+use super::quick::{Folded, Halves, Sorted, in_order, pooled};
 use super::table::Table;
 
 /// From so many draws on the quick ways are taken.
@@ -64,32 +66,57 @@ pub(crate) fn summarise_ordered(
     threads: usize,
     first: Option<Order>,
 ) -> Vec<Summary> {
-    let mut sorted = first.map(|order| order.0);
+    let mut order = first;
     let mut before: Option<Ranked> = None;
     let mut out = Vec::new();
     for (k, chains) in quantities.iter().enumerate() {
         if !are_many(chains) {
-            sorted = None;
+            order = None;
             out.push(of_few(chains, quantiles));
             continue;
         }
-        let known = sorted.take().unwrap_or_else(|| Sorted::new(chains));
+        let known = order.take().unwrap_or_else(|| Order { sorted: Sorted::new(chains), bulk: None });
         let next = quantities.get(k + 1).filter(|next| are_many(next)).map(Vec::as_slice);
         let (summary, ranked, values) = of_many(chains, known, quantiles, before.as_ref(), next, threads);
-        sorted = values.and_then(|values| Sorted::like(&ranked.sorted, values));
+        let sorted = values.and_then(|values| Sorted::like(&ranked.sorted, values));
+        order = sorted.map(|sorted| Order { sorted, bulk: None });
         out.push(summary);
         before = Some(ranked);
     }
     out
 }
 
-/// The draws of a quantity in ascending order, found while there is nothing else to do yet.
-pub(crate) struct Order(Sorted);
+/// The draws of a quantity in ascending order, and what follows at once, found while there is nothing else to do
+/// yet.
+pub(crate) struct Order {
+    sorted: Sorted,
+    bulk: Option<Bulk>,
+}
+
+/// The scores of draws, summed up.
+#[derive(Clone, Copy)]
+struct Bulk {
+    ess: f64,
+    /// √(V̂/W)
+    reduction: f64,
+}
+
+impl Bulk {
+    fn of(sorted: &Sorted, halves: &Halves<'_>) -> Self {
+        let scores = sorted.scores(halves);
+        Self { ess: halves.size_of_values(&scores), reduction: halves.reduction_of(&scores) }
+    }
+}
 
 impl Order {
     /// `None` where a summary needs none.
     pub(crate) fn of(chains: &[&[f64]]) -> Option<Self> {
-        are_many(chains).then(|| Self(Sorted::new(chains)))
+        are_many(chains).then(|| Self::found(chains))
+    }
+
+    fn found(chains: &[&[f64]]) -> Self {
+        let sorted = Sorted::new(chains);
+        Self { bulk: Some(Bulk::of(&sorted, &Halves::new(chains))), sorted }
     }
 }
 
@@ -102,9 +129,8 @@ fn are_many(chains: &[&[f64]]) -> bool {
 /// What depends on the ranks of draws alone.
 struct Ranked {
     sorted: Sorted,
-    ess_bulk: f64,
-    /// √(V̂/W) of the draws' scores.
-    reduction: f64,
+    bulk: Bulk,
+    folded: Folded,
     below: Vec<Below>,
 }
 
@@ -142,7 +168,7 @@ fn of_few(chains: &[&[f64]], quantiles: &[f64]) -> Summary {
 /// these.
 fn of_many(
     chains: &[&[f64]],
-    sorted: Sorted,
+    Order { sorted, bulk: known }: Order,
     quantiles: &[f64],
     before: Option<&Ranked>,
     next: Option<&[&[f64]]>,
@@ -163,14 +189,16 @@ fn of_many(
         let variance = squares / count;
         vec![ess, ((fourth / count - variance * variance) / ess / variance / 4.0).sqrt()]
     };
-    let bulk = || match before {
-        Some(b) => vec![b.ess_bulk, b.reduction],
-        None => {
-            let scores = sorted.scores(&halves);
-            vec![halves.size_of_values(&scores), halves.reduction_of(&scores)]
-        }
+    let bulk = || {
+        let bulk = before.map(|b| b.bulk).or(known).unwrap_or_else(|| Bulk::of(&sorted, &halves));
+        vec![bulk.ess, bulk.reduction]
     };
-    let folded = || vec![halves.reduction_of(&sorted.folded_scores(&halves))];
+    let like = before.map(|b| &b.folded);
+    let folds = OnceLock::new();
+    let folded = || {
+        folds.get_or_init(|| sorted.folded(&halves, like));
+        Vec::new()
+    };
     let below = |q: f64| {
         let threshold = sorted_quantile(&sorted.values, q);
         let count = sorted.values.partition_point(|x| *x <= threshold);
@@ -199,24 +227,27 @@ fn of_many(
         QuantileSummary { q, value, ess, mcse }
     };
     let (low, high) = (below[0].ess, below[1].ess);
-    let (ess_bulk, reduction, folded) = (answers[0][0], answers[0][1], answers[1][0]);
+    let bulk = Bulk { ess: answers[0][0], reduction: answers[0][1] };
+    // Its task has run.
+    let folds = folds.into_inner().unwrap_or_else(|| sorted.folded(&halves, like));
+    let folded = folds.reduction;
     let summary = Summary {
         mean: centre,
         sd: spread,
         r_hat: match chains.len() {
             1 => f64::NAN,
-            _ if folded > reduction => folded,
-            _ => reduction,
+            _ if folded > bulk.reduction => folded,
+            _ => bulk.reduction,
         },
         ess_mean,
-        ess_bulk,
+        ess_bulk: bulk.ess,
         ess_tail: if high < low { high } else { low },
         ess_sd,
         mcse_mean: spread / ess_mean.sqrt(),
         mcse_sd: answers[2][1],
         quantiles: quantiles.iter().map(of).collect(),
     };
-    (summary, Ranked { sorted, ess_bulk, reduction, below }, values)
+    (summary, Ranked { sorted, bulk, folded: folds, below }, values)
 }
 
 type Task<'a> = Turn<'a, Vec<f64>>;
@@ -258,15 +289,15 @@ mod tests {
     use crate::num::rng::{Key, Purpose, fill_normal};
 
     /// Autoregressions with a spread of levels.
-    fn trace(chains: u32, draws: usize, phi: f64) -> Vec<Vec<f64>> {
+    fn trace(chains: u32, draws: usize, phi: f64, grain: f64) -> Vec<Vec<f64>> {
         let one = |c| {
             let mut x = vec![0.0f64; draws];
             fill_normal(&mut Key::new([9; 32], Purpose::Probe, c).at(0), &mut x);
             for i in 1..draws {
                 x[i] += phi * x[i - 1];
             }
-            // Rounded: ties at every turn.
-            x.iter().map(|v| (v * 1e4).round() / 1e4 + 1e-3 * f64::from(c)).collect()
+            // Of a coarse grain: ties at every turn.
+            x.iter().map(|v| (v / grain).round() * grain + 1e-3 * f64::from(c)).collect()
         };
         (0..chains).map(one).collect()
     }
@@ -274,19 +305,22 @@ mod tests {
     #[test]
     fn the_quick_ways_agree_with_the_plain_ones() {
         let quantiles = [0.05, 0.25, 0.5, 0.95];
-        for (chains, draws, phi) in [(3, 5001, 0.5), (2, 4000, 0.999), (1, 3001, -0.7), (4, 2000, 0.0)] {
-            let x = trace(chains, draws, phi);
+        let shapes = [(3, 5001, 0.5), (2, 4000, 0.999), (1, 3001, -0.7), (4, 2000, 0.0)];
+        for ((chains, draws, phi), grain) in shapes.iter().flat_map(|s| [(*s, 1e-4), (*s, 1e-12)]) {
+            let x = trace(chains, draws, phi, grain);
             let y: Vec<Vec<f64>> = x.iter().map(|c| c.iter().map(|v| 25.0 * (v - 0.5)).collect()).collect();
             let mut before = None;
             let mut sorted: Option<Sorted> = None;
             let next: Vec<&[f64]> = y.iter().map(Vec::as_slice).collect();
             for quantity in [&x, &y] {
                 let rows: Vec<&[f64]> = quantity.iter().map(Vec::as_slice).collect();
-                let known = sorted.take().unwrap_or_else(|| Sorted::new(&rows));
+                let known = sorted.take().map(|sorted| Order { sorted, bulk: None });
+                let known = known.unwrap_or_else(|| Order::found(&rows));
                 let (quick, ranked, values) =
                     of_many(&rows, known, &quantiles, before.as_ref(), Some(&next), 3);
                 sorted = values.and_then(|values| Sorted::like(&ranked.sorted, values));
                 assert!(sorted.is_some(), "y rises with x");
+                assert_eq!(ranked.folded.serves_others(), grain < 1e-6);
                 let plain = of_few(&rows, &quantiles);
                 let numbers = |s: &Summary| {
                     let mut all = vec![s.mean, s.sd, s.r_hat, s.ess_mean, s.ess_bulk, s.ess_tail];

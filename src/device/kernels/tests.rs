@@ -257,3 +257,27 @@ fn relu_stops_negative_numbers_only() {
     check_relu::<f32>();
     check_relu::<f64>();
 }
+
+/// The definition of [`accumulate_lagged`], a number at a time.
+fn check_lagged<T: Element>(n: usize, from: usize, lags: usize) {
+    let x: Vec<T> = normals(n, 5);
+    let before: Vec<T> = normals(lags, 6);
+    let plain = |j: usize| {
+        let late = x.iter().skip(from + j);
+        x.iter().zip(late).fold(T::ZERO, |sum, (&a, &b)| a.mul_add(b, sum))
+    };
+    let expected: Vec<T> = before.iter().enumerate().map(|(j, &b)| b + plain(j)).collect();
+    for arith in instruction_sets() {
+        let mut out = before.clone();
+        accumulate_lagged(arith, &x, from, &mut out);
+        assert!(out == expected, "{arith}, {n} numbers, lags {from} to {}", from + lags);
+    }
+}
+
+proptest! {
+    #[test]
+    fn lagged_products_have_the_bits_of_their_definition(n in 0..300usize, from in 0..70usize, lags in 0..130usize) {
+        check_lagged::<f64>(n, from, lags);
+        check_lagged::<f32>(n, from, lags);
+    }
+}
