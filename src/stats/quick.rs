@@ -4,12 +4,13 @@
 //!
 //! The definitions are those of `convergence`; last bits differ, since sums are taken in another order.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::autocorrelation::paired_autocovariance;
 use super::convergence::{RESOLUTION, autocorrelation_time, reduction, size_of};
 use super::moments::{mean, sum, variance};
-use super::rank::{ascending, draw, scores_in_order};
+use super::rank::{ascending, draw, normal_score, scores_in_order};
 use crate::device::{Arith, accumulate_lagged};
 
 /// Chains of one length without NaN, seen as split halves.
@@ -125,7 +126,7 @@ impl Sorted {
 
     /// What distances from the median are in order: that of `like`, where it has one that is good for these too,
     /// as it is for a quantity that rises with it in a straight line.
-    pub fn folded(&self, halves: &Halves<'_>, like: Option<&Folded>) -> Folded {
+    pub fn folded(&self, halves: &Halves<'_>, like: Option<Folded>) -> Folded {
         if halves.draws.is_multiple_of(2) {
             return Folded::of(&self.order, &self.values, halves, like);
         }
@@ -145,35 +146,41 @@ pub(super) fn in_order(chains: &[&[f64]], order: &[u32]) -> Vec<f64> {
 }
 
 /// Distances of draws from their median, in order.
-#[derive(Clone)]
 pub(super) struct Folded {
     /// Where each stands among the sorted draws, by distance; nothing where a distance is undefined.
-    places: Arc<Vec<u32>>,
-    /// √(V̂/W) of the normal scores of the distances.
+    places: Vec<u32>,
+    /// Those that have the distance of the next, but for the first: the two draws in the middle are equally far from
+    /// a median between them, or nearly, as it is rounded.
+    tied: Vec<u32>,
+    /// Normal scores of distances, by index.
+    scores: Vec<f64>,
+    /// √(V̂/W) of the scores.
     pub reduction: f64,
 }
 
 impl Folded {
-    /// Whether its order may be taken for another quantity.
-    #[cfg(test)]
-    pub fn serves_others(&self) -> bool {
-        !self.places.is_empty()
-    }
-
-    /// Of `values` in ascending order, at least one, with the index of each.
-    fn of(order: &[u32], values: &[f64], halves: &Halves<'_>, like: Option<&Folded>) -> Self {
+    /// Of `values` in ascending order, at least one, with the index of each. Those of `like` are taken, where
+    /// it has them in the same order.
+    fn of(order: &[u32], values: &[f64], halves: &Halves<'_>, like: Option<Self>) -> Self {
         let n = values.len();
         let middle = n / 2;
         let median = if n % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
         let distance = |k: u32| (values[k as usize] - median).abs();
         if distance(0).is_nan() || distance(n as u32 - 1).is_nan() {
-            return Self { places: Arc::default(), reduction: f64::NAN };
+            return Self { places: Vec::new(), tied: Vec::new(), scores: Vec::new(), reduction: f64::NAN };
         }
-        if let Some(like) = like.filter(|like| like.places.len() == n) {
-            // Without ties there is one order.
-            if like.places.is_sorted_by(|&a, &b| distance(a) < distance(b)) {
-                return like.clone();
+        if let Some(mut like) = like.filter(|like| like.puts_in_order(n, distance)) {
+            let [a, b] = [like.places[0], like.places[1]];
+            let ranks = match distance(a).total_cmp(&distance(b)) {
+                Ordering::Less => [1.0, 2.0],
+                Ordering::Equal => [1.5, 1.5],
+                Ordering::Greater => [2.0, 1.0],
+            };
+            for (k, rank) in [a, b].into_iter().zip(ranks) {
+                like.scores[order[k as usize] as usize] = normal_score(rank, n);
             }
+            like.reduction = halves.reduction_of(&like.scores);
+            return like;
         }
         // Distances rise to both sides of the median: the two sides are merged.
         let mut low = values.partition_point(|v| *v < median) as u32;
@@ -190,10 +197,34 @@ impl Folded {
             }
         }
         let (index, value) = (|k: usize| order[places[k] as usize], |k: usize| distance(places[k]));
-        let reduction = halves.reduction_of(&scores_in_order(halves.total(), n, index, value));
-        // Tied distances are no order for others.
-        let tied = places.array_windows().any(|&[a, b]| distance(a) == distance(b));
-        Self { places: Arc::new(if tied { Vec::new() } else { places }), reduction }
+        let scores = scores_in_order(halves.total(), n, index, value);
+        let pairs = places.array_windows().skip(2);
+        let tied = pairs.filter(|[a, b]| distance(*a) == distance(*b)).map(|[a, _]| *a).collect();
+        let reduction = halves.reduction_of(&scores);
+        Self { places, tied, scores, reduction }
+    }
+
+    /// Whether these `n` distances have the same ranks, ties included, but for those of the first two.
+    fn puts_in_order(&self, n: usize, distance: impl Fn(u32) -> f64) -> bool {
+        let &[a, b, c, ..] = self.places.as_slice() else { return false };
+        let mut tied = self.tied.iter();
+        let mut next = tied.next();
+        self.places.len() == n
+            && distance(a).max(distance(b)) < distance(c)
+            && self.places[2..].array_windows().all(|&[a, b]| {
+                if next == Some(&a) {
+                    next = tied.next();
+                    distance(a) == distance(b)
+                } else {
+                    distance(a) < distance(b)
+                }
+            })
+    }
+
+    /// Where its order lies: of one that was taken from another, the same.
+    #[cfg(test)]
+    pub fn address(&self) -> *const u32 {
+        self.places.as_ptr()
     }
 }
 

@@ -95,8 +95,7 @@ fn ratio(polynomials: &[[f64; 8]; 2], x: f64) -> f64 {
     p / q
 }
 
-/// Replaces values by normal scores Φ⁻¹((r − 3/8)/(n + 1/4)), r the rank among all (Blom 1958),
-/// ties sharing the mean of theirs. All NaN if one is.
+/// Replaces values by their [`normal_score`] among all, ties sharing the mean of theirs. All NaN if one is.
 pub(super) fn normal_scores(x: &[f64]) -> Vec<f64> {
     let n = x.len();
     if x.iter().any(|v| v.is_nan()) {
@@ -109,13 +108,18 @@ pub(super) fn normal_scores(x: &[f64]) -> Vec<f64> {
     for tied in order.chunk_by(|&i, &j| x[i] == x[j]) {
         // Ranks ranked + 1 … ranked + k have mean ranked + (k + 1)/2.
         let rank = ranked as f64 + (tied.len() + 1) as f64 / 2.0;
-        let score = normal_quantile((rank - 0.375) / (n as f64 + 0.25));
+        let score = normal_score(rank, n);
         for &i in tied {
             scores[i] = score;
         }
         ranked += tied.len();
     }
     scores
+}
+
+/// Φ⁻¹((r − 3/8)/(n + 1/4)), r a rank among `n`, counted from 1 (Blom 1958).
+pub(super) fn normal_score(rank: f64, n: usize) -> f64 {
+    normal_quantile((rank - 0.375) / (n as f64 + 0.25))
 }
 
 /// The indices of the values of chains of one length in ascending order of value, equal ones in order of index; no
@@ -198,7 +202,7 @@ pub(super) fn scores_in_order(
             end += 1;
         }
         let rank = ranked as f64 + (end - ranked + 1) as f64 / 2.0;
-        let score = normal_quantile((rank - 0.375) / (n as f64 + 0.25));
+        let score = normal_score(rank, n);
         for k in ranked..end {
             scores[index(k) as usize] = score;
         }
