@@ -4,7 +4,8 @@
 mod support;
 
 use lambda_hat::config::{Activation, Loss, Network};
-use lambda_hat::device::cuda::{DeviceNumber, Gpu, GpuError, Kernel};
+use lambda_hat::device::cuda::Gpu;
+use lambda_hat::device::gpu::{Buffer, DeviceError, Kernel, Number, Place};
 use lambda_hat::device::{Element, SharedMemory};
 use lambda_hat::num::Real;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
@@ -17,8 +18,8 @@ fn device() -> Option<Gpu> {
             println!("{:?}", gpu.info());
             Some(gpu)
         }
-        Err(GpuError::NoDevice) => {
-            println!("skipped: {}", GpuError::NoDevice);
+        Err(DeviceError::NoDevice) => {
+            println!("skipped: {}", DeviceError::NoDevice);
             None
         }
         Err(e) => panic!("{e}"),
@@ -31,7 +32,7 @@ fn normals<T: Real>(n: usize, stream: u32) -> Vec<T> {
     x
 }
 
-fn agrees<T: Element + DeviceNumber>(gpu: &Gpu, tolerance: f64) {
+fn agrees<T: Element + Number>(gpu: &Gpu, tolerance: f64) {
     for (hidden, activation, layernorm, residual_period, rows) in [
         (vec![], Activation::Identity, false, None, 10),
         (vec![4, 4], Activation::Tanh, false, None, 100),
@@ -47,16 +48,17 @@ fn agrees<T: Element + DeviceNumber>(gpu: &Gpu, tolerance: f64) {
         let w: Vec<T> =
             normals::<T>(chains * d, 2).iter().map(|&w| w * T::from_f64(1.0 / widest.sqrt())).collect();
         let there = DeviceNetwork::new(gpu, &network, (&x, &y), &Loss::Mse, chains).expect("fits");
-        let on_device = gpu.upload(&w).expect("room");
-        let mut gradients = gpu.zeros::<T>(chains * d).expect("room");
+        let there = there.with_gradients().expect("room");
+        let on_device = Buffer::of(gpu, &w).expect("room");
+        let mut gradients = Buffer::<T>::zeros(gpu, chains * d).expect("room");
         let losses = there.loss_grad(&on_device, chains, &mut gradients).expect("runs");
         let mut grad = vec![T::ZERO; chains * d];
-        gpu.read(&gradients, &mut grad).expect("copied");
+        gradients.read(&mut grad).expect("copied");
         assert_eq!(losses, there.loss(&on_device, chains).expect("runs"));
         // A chain alone has the bits that it has among others.
         let alone = there.loss_grad(&on_device, 1, &mut gradients).expect("runs");
         let mut own = vec![T::ZERO; d];
-        gpu.read(&gradients, &mut own).expect("copied");
+        gradients.read(&mut own).expect("copied");
         assert!(alone[0] == losses[0] && own == grad[..d]);
 
         let wide = |v: &[T]| v.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
@@ -104,7 +106,7 @@ fn without_a_driver_the_program_works_on_the_cpu() {
     }
     let refused = Gpu::open(0).err().map(|e| e.to_string()).unwrap_or_default();
     assert!(refused.starts_with("no NVIDIA driver or no device here"), "{refused}");
-    assert!(matches!(Gpu::list(), Err(GpuError::NoDevice)));
+    assert!(matches!(Gpu::list(), Err(DeviceError::NoDevice)));
     let root = tempfile::tempdir().expect("a directory");
     let experiment = support::repository("tests/data/sweep/tiny.yaml").display().to_string();
     let ran = support::lambda_hat(root.path(), &[&experiment, "--local"]);
