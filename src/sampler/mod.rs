@@ -326,6 +326,15 @@ pub fn trace_numbers<T: Real>(
     (draws as u64).saturating_mul(layout(spec).len() as u64)
 }
 
+/// Numbers that the trace of a chain on a device will hold.
+pub fn device_trace_numbers(spec: &SamplerSpec) -> u64 {
+    let draws = match &spec.algo {
+        Algo::Sgld(spec) => sgld::lengths(spec).iterations().draws,
+        _ => 0,
+    };
+    (draws as u64).saturating_mul(layout(spec).len() as u64)
+}
+
 /// Runs one chain from w*, or from where `desk` has it, to its end.
 pub fn run_chain<T: Real>(
     spec: &SamplerSpec,

@@ -1,7 +1,7 @@
 //! Whole chains by way of launches, on the kernels built for the host: the same code that drives a GPU.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::Path;
 
 use lambda_hat::config::{Activation, Algo, Dtype, Loss, Network, Precond, SamplerSpec, Sgld};
 use lambda_hat::device::Element;
@@ -117,12 +117,12 @@ impl Watch for StopAtOnce<'_> {
 }
 
 /// Killed at every look, and begun again with nothing but the checkpoint, on a device opened anew.
-fn in_pieces<T: Element + Number>(program: &PathBuf, sgld: &Sgld, problem: &Problem<T>) -> Vec<ChainOutcome> {
+fn in_pieces<T: Element + Number>(program: &Path, sgld: &Sgld, problem: &Problem<T>) -> Vec<ChainOutcome> {
     let kept = RefCell::new(Vec::new());
     let (mut looks, mut checkpoint) = (0, None::<Vec<u8>>);
     loop {
         let mut desk = Desk::new(StopAtOnce(&kept), checkpoint.as_deref()).expect("a checkpoint");
-        let place = open(HostKernels::new(program.clone()));
+        let place = open(HostKernels::new(program.to_owned()));
         match run(place.as_ref(), sgld, problem, 5, &mut desk) {
             Ok(outcomes) => {
                 assert!(looks > 20, "{looks} looks");
@@ -135,11 +135,11 @@ fn in_pieces<T: Element + Number>(program: &PathBuf, sgld: &Sgld, problem: &Prob
     }
 }
 
-fn bits_are_the_same<T: Element + Number>(program: &PathBuf) {
+fn bits_are_the_same<T: Element + Number>(program: &Path) {
     let problem = Problem::<T>::new(&[6, 5], 40);
     for precond in [Precond::None, Precond::Rmsprop, Precond::Adam] {
         let sgld = sgld(precond);
-        let plain = HostKernels::new(program.clone());
+        let plain = HostKernels::new(program.to_owned());
         let on = |kernels: HostKernels, chains| {
             run(open(kernels).as_ref(), &sgld, &problem, chains, &mut Desk::unwatched()).expect("runs")
         };
@@ -153,7 +153,10 @@ fn bits_are_the_same<T: Element + Number>(program: &PathBuf) {
         }
         assert_ne!(whole[0].trace, whole[1].trace);
         assert!(on(plain.clone(), 1)[0] == whole[0], "{precond:?}: other bits alone");
-        assert!(on(HostKernels { backwards: true, ..plain.clone() }, 5) == whole, "{precond:?}: threads race");
+        assert!(
+            on(HostKernels { backwards: true, ..plain.clone() }, 5) == whole,
+            "{precond:?}: threads race"
+        );
         assert!(in_pieces(program, &sgld, &problem) == whole, "{precond:?}: other bits after kills");
         // Room for two chains and their data.
         let d = problem.centre.len();
@@ -163,8 +166,9 @@ fn bits_are_the_same<T: Element + Number>(program: &PathBuf) {
         assert!(on(HostKernels { memory, ..plain.clone() }, 5) == whole, "{precond:?}: other bits in turns");
         let none = HostKernels { memory: 64, ..plain.clone() };
         let refused = run(open(none).as_ref(), &sgld, &problem, 5, &mut Desk::unwatched());
-        let no_room =
-            |e: &SamplerError| matches!(e, SamplerError::Device(DeviceNetworkError::Device(DeviceError::OutOfMemory { .. })));
+        let no_room = |e: &SamplerError| {
+            matches!(e, SamplerError::Device(DeviceNetworkError::Device(DeviceError::OutOfMemory { .. })))
+        };
         assert!(refused.as_ref().is_err_and(no_room), "{refused:?}");
     }
 }
@@ -177,7 +181,7 @@ fn chains_have_the_same_bits_alone_among_others_in_turns_and_after_kills() {
 }
 
 /// The first draws by the CPU's formulas are in `steps.rs`; here λ̂ of long chains.
-fn lambda_agrees<T: Element + Number>(program: &PathBuf, precond: Precond) {
+fn lambda_agrees<T: Element + Number>(program: &Path, precond: Precond) {
     let problem = Problem::<T>::new(&[2], 60);
     let settings = Sgld {
         steps: 40_000,
@@ -188,7 +192,7 @@ fn lambda_agrees<T: Element + Number>(program: &PathBuf, precond: Precond) {
         freeze_precond: false,
         ..sgld(precond)
     };
-    let place = open(HostKernels::new(program.clone()));
+    let place = open(HostKernels::new(program.to_owned()));
     let there = run(place.as_ref(), &settings, &problem, 5, &mut Desk::unwatched()).expect("runs");
 
     let potential = NetworkPotential::new(&problem.network, &problem.x, &problem.y, &Loss::Mse);
@@ -233,16 +237,17 @@ fn lambda_agrees_with_the_samplers_of_the_cpu() {
     lambda_agrees::<f32>(&program, Precond::Adam);
 }
 
-fn network_agrees<T: Element + Number>(program: &PathBuf, tolerance: f64) {
-    let place = open(HostKernels::new(program.clone()));
+fn network_agrees<T: Element + Number>(program: &Path, tolerance: f64) {
+    let place = open(HostKernels::new(program.to_owned()));
     // Of the last, the weights stand in global memory.
     for hidden in [&[][..], &[7, 5], &[300, 150]] {
         let problem = Problem::<T>::new(hidden, 90);
         let (d, chains) = (problem.centre.len(), 2);
         let w: Vec<T> = normals::<T>(chains * d, 73).iter().map(|&w| w * T::from_f64(0.1)).collect();
-        let there = DeviceNetwork::new(place.as_ref(), &problem.network, (&problem.x, &problem.y), &Loss::Mse, 3)
-            .and_then(|there| Ok(there.with_gradients()?))
-            .expect("fits");
+        let there =
+            DeviceNetwork::new(place.as_ref(), &problem.network, (&problem.x, &problem.y), &Loss::Mse, 3)
+                .and_then(|there| Ok(there.with_gradients()?))
+                .expect("fits");
         let on_device = Buffer::of(place.as_ref(), &w).expect("room");
         let mut gradients = Buffer::<T>::zeros(place.as_ref(), chains * d).expect("room");
         let losses = there.loss_grad(&on_device, chains, &mut gradients).expect("runs");

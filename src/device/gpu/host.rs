@@ -179,7 +179,10 @@ impl Place for HostPlace {
     fn launch(&self, launch: &Launch<'_>) -> Result<(), DeviceError> {
         launch.check()?;
         if self.kernels.fail == Some(1 + LAUNCHES.fetch_add(1, Ordering::Relaxed)) {
-            return Err(DeviceError::Failed { doing: "launch a kernel", reason: "a failure on demand".into() });
+            return Err(DeviceError::Failed {
+                doing: "launch a kernel",
+                reason: "a failure on demand".into(),
+            });
         }
         let mut name = [0; 32];
         name[..launch.kernel.name().len()].copy_from_slice(launch.kernel.name().as_bytes());

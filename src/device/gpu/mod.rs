@@ -14,7 +14,7 @@ use thiserror::Error;
 pub use buffer::{Buffer, Number};
 pub use host::HostKernels;
 pub use kernel::{Kernel, Parameter};
-pub use rank::{Choice, RankDevice, UnknownChoice, ordinal_of};
+pub use rank::{RankDevice, ThreadDevice, ordinal_of};
 
 use super::SharedMemory;
 

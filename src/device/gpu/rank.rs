@@ -1,53 +1,10 @@
 //! Which device a rank has.
 
-use std::fmt;
-use std::str::FromStr;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use super::host::HostKernels;
 use super::{DeviceError, DeviceInfo, Place};
-
-/// What is to compute: `--device`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// A GPU where there is one and a run can use it, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A GPU, or nothing.
-    Cuda,
-}
-
-/// A device by a name that is none.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is none of auto, cpu and cuda")]
-pub struct UnknownChoice(String);
-
-impl Choice {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-        }
-    }
-}
-
-impl fmt::Display for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Choice {
-    type Err = UnknownChoice;
-
-    fn from_str(text: &str) -> Result<Self, UnknownChoice> {
-        let all = [Self::Auto, Self::Cpu, Self::Cuda];
-        all.into_iter().find(|choice| choice.name() == text).ok_or_else(|| UnknownChoice(text.to_owned()))
-    }
-}
 
 /// The device of a rank: its number among the ranks of its node, modulo the devices that are visible.
 pub fn ordinal_of(node_local_rank: usize, devices: u32) -> Option<u32> {
@@ -65,7 +22,9 @@ pub struct RankDevice {
 enum Way {
     Host(HostKernels),
     #[cfg(feature = "cuda")]
-    Gpu { node_local_rank: usize },
+    Gpu {
+        node_local_rank: usize,
+    },
 }
 
 impl RankDevice {
@@ -113,6 +72,39 @@ impl RankDevice {
     }
 }
 
+/// The device as one thread has it: opened when first used, and again after it has failed.
+#[derive(Default)]
+pub struct ThreadDevice {
+    device: Option<RankDevice>,
+    open: RefCell<Option<Rc<dyn Place>>>,
+}
+
+impl ThreadDevice {
+    /// Of a rank that has one, or none.
+    pub fn new(device: Option<RankDevice>) -> Self {
+        Self { device, open: RefCell::default() }
+    }
+
+    /// The device.
+    ///
+    /// # Errors
+    /// The rank has none, or it cannot be opened.
+    pub fn get(&self) -> Result<Rc<dyn Place>, DeviceError> {
+        if let Some(place) = &*self.open.borrow() {
+            return Ok(Rc::clone(place));
+        }
+        let device = self.device.as_ref().ok_or(DeviceError::NoDevice)?;
+        let place: Rc<dyn Place> = device.open()?.into();
+        *self.open.borrow_mut() = Some(Rc::clone(&place));
+        Ok(place)
+    }
+
+    /// Lets go of a device that has failed.
+    pub fn close(&self) {
+        *self.open.borrow_mut() = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,13 +114,5 @@ mod tests {
         let ordinals: Vec<_> = (0..6).map(|rank| ordinal_of(rank, 4)).collect();
         assert_eq!(ordinals, [Some(0), Some(1), Some(2), Some(3), Some(0), Some(1)]);
         assert_eq!(ordinal_of(0, 0), None);
-    }
-
-    #[test]
-    fn choices_have_their_names() {
-        for choice in [Choice::Auto, Choice::Cpu, Choice::Cuda] {
-            assert_eq!(choice.name().parse(), Ok(choice));
-        }
-        assert_eq!("gpu".parse::<Choice>().unwrap_err().to_string(), "gpu is none of auto, cpu and cuda");
     }
 }

@@ -115,7 +115,8 @@ impl<'a, T: Element + Number> Method<'a, T> {
         let gathered = |of: &dyn Fn(&State<T>) -> &[T]| -> Vec<T> {
             group.chains.iter().flat_map(|chain| of(&chain.state)).copied().collect()
         };
-        let powers: Vec<f64> = group.chains.iter().flat_map(|c| [c.state.powers.0, c.state.powers.1]).collect();
+        let powers: Vec<f64> =
+            group.chains.iter().flat_map(|c| [c.state.powers.0, c.state.powers.1]).collect();
         Ok(Live {
             method: self,
             place,
