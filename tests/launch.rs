@@ -173,7 +173,10 @@ fn a_single_process_reads_the_card_of_its_machine() {
 
     for (text, words) in [
         ("workers: 0\n", "config/local.yaml:1:10: workers: expected a whole number from 1 to 4096, or auto"),
-        ("device: gpu\n", "config/local.yaml:1:9: device: unknown choice `gpu`; did you mean cpu? (there are: auto, cpu, cuda)"),
+        (
+            "device: gpu\n",
+            "config/local.yaml:1:9: device: unknown choice `gpu`; did you mean cpu? (there are: auto, cpu, cuda)",
+        ),
         ("partition: x\n", "config/local.yaml:1:1: partition: unknown key"),
     ] {
         std::fs::write(&card, text).expect("writable");
