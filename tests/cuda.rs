@@ -1,7 +1,10 @@
 //! The GPU: with a device, losses and gradients against the CPU; without, the message. Feature `cuda` only.
 #![cfg(feature = "cuda")]
 
+#[allow(dead_code)]
 mod support;
+
+use std::path::{Path, PathBuf};
 
 use lambda_hat::config::{Activation, Loss, Network};
 use lambda_hat::device::cuda::Gpu;
@@ -97,6 +100,48 @@ fn losses_and_gradients_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     agrees::<f64>(&gpu, 1e-12);
     agrees::<f32>(&gpu, 1e-5);
+}
+
+/// λ̂ and its error of SGLD on the network, by its manifest's `device`.
+fn sgld_on(root: &Path, device: Option<&str>) -> (f64, f64) {
+    let files = support::deterministic_files(root);
+    let dirs = files.keys().filter(|file| file.contains("run_sgld_") && file.ends_with("analysis.json"));
+    let read = |path: PathBuf| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
+    };
+    let runs = dirs.map(|file| {
+        let dir = root.join(Path::new(file).parent().expect("a directory"));
+        (read(dir.join("manifest.json")), read(dir.join("analysis.json")))
+    });
+    let wanted = |manifest: &serde_json::Value| {
+        let label = manifest["target"].as_str().is_some_and(|label| label.starts_with("small/"));
+        label && manifest["config"].get("device").and_then(|d| d.as_str()) == device
+    };
+    let (_, analysis) = runs.into_iter().find(|(manifest, _)| wanted(manifest)).expect("a run");
+    let number = |key: &str| analysis[key].as_f64().expect("a number");
+    (number("llc_mean"), number("llc_mcse"))
+}
+
+#[test]
+fn a_sweep_on_a_device_has_its_own_bits_again_and_the_lambda_of_the_cpu() {
+    let Some(gpu) = device() else { return };
+    let experiment = support::repository("tests/data/sweep/tiny.yaml").display().to_string();
+    let long = "samplers.sgld.overrides.steps=40000";
+    let (root, again) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    for (root, device) in [(&root, "cuda"), (&again, "cuda"), (&root, "cpu")] {
+        let args = [&experiment, "--local", "--device", device, "--set", long];
+        let ran = support::lambda_hat(root.path(), &args);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert_eq!(ran.err.contains(&gpu.info().name), device == "cuda", "{}", ran.err);
+    }
+    let files = support::deterministic_files(root.path());
+    let others = support::deterministic_files(again.path());
+    assert!(others.iter().all(|(file, hash)| files.get(file) == Some(hash)));
+    let ((there, there_mcse), (here, here_mcse)) =
+        (sgld_on(root.path(), Some("cuda")), sgld_on(root.path(), None));
+    println!("λ̂ {there} ± {there_mcse} on the device, {here} ± {here_mcse} on the CPU");
+    assert!((there - here).abs() < 4.0 * there_mcse.hypot(here_mcse));
 }
 
 #[test]

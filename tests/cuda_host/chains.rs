@@ -180,6 +180,18 @@ fn chains_have_the_same_bits_alone_among_others_in_turns_and_after_kills() {
     bits_are_the_same::<f32>(&program);
 }
 
+#[test]
+fn launches_stay_within_the_memory_that_was_allocated() {
+    let Some(program) = host(true) else { return };
+    // What goes beyond a buffer ends the program, and so the run.
+    for precond in [Precond::None, Precond::Adam] {
+        let problem = Problem::<f32>::new(&[6, 5], 40);
+        let place = open(HostKernels::new(program.clone()));
+        let ran = run(place.as_ref(), &sgld(precond), &problem, 2, &mut Desk::unwatched());
+        assert_eq!(ran.expect("runs").len(), 2);
+    }
+}
+
 /// The first draws by the CPU's formulas are in `steps.rs`; here λ̂ of long chains.
 fn lambda_agrees<T: Element + Number>(program: &Path, precond: Precond) {
     let problem = Problem::<T>::new(&[2], 60);
