@@ -212,3 +212,24 @@ fn without_a_device_auto_is_the_cpu_and_cuda_an_error() {
     assert_eq!(run(&[]).code, 3);
     assert_eq!(run(&["--device", "cpu", "--dry-run"]).code, 0);
 }
+
+#[test]
+fn ranks_whose_devices_differ_are_told_apart_before_anything_runs() {
+    let Some(kernels) = kernels() else { return };
+    let job = Job::new(&kernels);
+    let program = support::program();
+    let mut command = std::process::Command::new("mpirun");
+    command.args(["-n", "1", "env", &format!("LAMBDA_HAT_HOST_KERNELS={kernels}")]);
+    command.arg(&program).arg("device.yaml").args([":", "-n", "1"]).arg(&program).arg("device.yaml");
+    // The variables that a job has, without that of the kernels.
+    for (name, value) in job_of(job.path(), 2).get_envs() {
+        value.into_iter().for_each(|value| {
+            command.env(name, value);
+        });
+    }
+    command.current_dir(job.path()).env_remove("LAMBDA_HAT_HOST_KERNELS").env("CUDA_VISIBLE_DEVICES", "");
+    let ran: Ran = command.output().expect("mpirun is installed: scripts/bootstrap.sh").into();
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert!(ran.err.contains("that of rank 1 on ") && ran.err.contains(" is none: ask for"), "{}", ran.err);
+    assert!(!job.path().join("runs/targets").exists());
+}
