@@ -31,8 +31,8 @@ build-cuda: bootstrap-cuda
 	cargo build --release -j $(JOBS) --features cuda
 
 test-cuda: bootstrap-cuda
-	cargo test --release -j $(JOBS) --features cuda --lib -- device::cuda target::network_plan
-	cargo test --release -j $(JOBS) --features cuda --test cuda --test cuda_host
+	cargo test --release -j $(JOBS) --features cuda --lib -- device::gpu target::network_plan
+	cargo test --release -j $(JOBS) --features cuda --test cuda --test cuda_host --test device_run
 
 cuda-table: bootstrap-cuda
 	@scripts/cuda-table.sh

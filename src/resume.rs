@@ -135,14 +135,27 @@ impl<'a> Desk<'a> {
     /// # Errors
     /// [`Stopped`] where the work is to end.
     pub fn pulse<S: Serialize>(&mut self, progress: Progress, state: &S) -> Result<(), Interruption> {
+        self.pulse_with(progress, || Ok(postcard::to_stdvec(state).map_err(StateError)?))
+    }
+
+    /// [`pulse`](Self::pulse) with a state that is fetched only where a checkpoint is wanted: `fetch` gives its bytes,
+    /// in postcard's form.
+    ///
+    /// # Errors
+    /// Those of `fetch`, and [`Stopped`] where the work is to end.
+    pub fn pulse_with<E: From<Interruption>>(
+        &mut self,
+        progress: Progress,
+        fetch: impl FnOnce() -> Result<Vec<u8>, E>,
+    ) -> Result<(), E> {
         let flow = self.watch.flow(progress);
         if flow == Flow::Continue {
             return Ok(());
         }
-        self.saved.part = Some(postcard::to_stdvec(state).map_err(StateError)?);
+        self.saved.part = Some(fetch()?);
         let kept = self.hand_over(flow);
         self.saved.part = None;
-        kept
+        Ok(kept?)
     }
 
     /// Puts the work down at `state`: the checkpoint from which another desk goes on.

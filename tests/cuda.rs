@@ -1,10 +1,14 @@
 //! The GPU: with a device, losses and gradients against the CPU; without, the message. Feature `cuda` only.
 #![cfg(feature = "cuda")]
 
+#[allow(dead_code)]
 mod support;
 
+use std::path::{Path, PathBuf};
+
 use lambda_hat::config::{Activation, Loss, Network};
-use lambda_hat::device::cuda::{DeviceNumber, Gpu, GpuError, Kernel};
+use lambda_hat::device::cuda::Gpu;
+use lambda_hat::device::gpu::{Buffer, DeviceError, Kernel, Number, Place};
 use lambda_hat::device::{Element, SharedMemory};
 use lambda_hat::num::Real;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
@@ -17,8 +21,8 @@ fn device() -> Option<Gpu> {
             println!("{:?}", gpu.info());
             Some(gpu)
         }
-        Err(GpuError::NoDevice) => {
-            println!("skipped: {}", GpuError::NoDevice);
+        Err(DeviceError::NoDevice) => {
+            println!("skipped: {}", DeviceError::NoDevice);
             None
         }
         Err(e) => panic!("{e}"),
@@ -31,7 +35,7 @@ fn normals<T: Real>(n: usize, stream: u32) -> Vec<T> {
     x
 }
 
-fn agrees<T: Element + DeviceNumber>(gpu: &Gpu, tolerance: f64) {
+fn agrees<T: Element + Number>(gpu: &Gpu, tolerance: f64) {
     for (hidden, activation, layernorm, residual_period, rows) in [
         (vec![], Activation::Identity, false, None, 10),
         (vec![4, 4], Activation::Tanh, false, None, 100),
@@ -47,16 +51,17 @@ fn agrees<T: Element + DeviceNumber>(gpu: &Gpu, tolerance: f64) {
         let w: Vec<T> =
             normals::<T>(chains * d, 2).iter().map(|&w| w * T::from_f64(1.0 / widest.sqrt())).collect();
         let there = DeviceNetwork::new(gpu, &network, (&x, &y), &Loss::Mse, chains).expect("fits");
-        let on_device = gpu.upload(&w).expect("room");
-        let mut gradients = gpu.zeros::<T>(chains * d).expect("room");
+        let there = there.with_gradients().expect("room");
+        let on_device = Buffer::of(gpu, &w).expect("room");
+        let mut gradients = Buffer::<T>::zeros(gpu, chains * d).expect("room");
         let losses = there.loss_grad(&on_device, chains, &mut gradients).expect("runs");
         let mut grad = vec![T::ZERO; chains * d];
-        gpu.read(&gradients, &mut grad).expect("copied");
+        gradients.read(&mut grad).expect("copied");
         assert_eq!(losses, there.loss(&on_device, chains).expect("runs"));
         // A chain alone has the bits that it has among others.
         let alone = there.loss_grad(&on_device, 1, &mut gradients).expect("runs");
         let mut own = vec![T::ZERO; d];
-        gpu.read(&gradients, &mut own).expect("copied");
+        gradients.read(&mut own).expect("copied");
         assert!(alone[0] == losses[0] && own == grad[..d]);
 
         let wide = |v: &[T]| v.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
@@ -97,6 +102,48 @@ fn losses_and_gradients_agree_with_the_cpu() {
     agrees::<f32>(&gpu, 1e-5);
 }
 
+/// λ̂ and its error of SGLD on the network, by its manifest's `device`.
+fn sgld_on(root: &Path, device: Option<&str>) -> (f64, f64) {
+    let files = support::deterministic_files(root);
+    let dirs = files.keys().filter(|file| file.contains("run_sgld_") && file.ends_with("analysis.json"));
+    let read = |path: PathBuf| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
+    };
+    let runs = dirs.map(|file| {
+        let dir = root.join(Path::new(file).parent().expect("a directory"));
+        (read(dir.join("manifest.json")), read(dir.join("analysis.json")))
+    });
+    let wanted = |manifest: &serde_json::Value| {
+        let label = manifest["target"].as_str().is_some_and(|label| label.starts_with("small/"));
+        label && manifest["config"].get("device").and_then(|d| d.as_str()) == device
+    };
+    let (_, analysis) = runs.into_iter().find(|(manifest, _)| wanted(manifest)).expect("a run");
+    let number = |key: &str| analysis[key].as_f64().expect("a number");
+    (number("llc_mean"), number("llc_mcse"))
+}
+
+#[test]
+fn a_sweep_on_a_device_has_its_own_bits_again_and_the_lambda_of_the_cpu() {
+    let Some(gpu) = device() else { return };
+    let experiment = support::repository("tests/data/sweep/tiny.yaml").display().to_string();
+    let long = "samplers.sgld.overrides.steps=40000";
+    let (root, again) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    for (root, device) in [(&root, "cuda"), (&again, "cuda"), (&root, "cpu")] {
+        let args = [&experiment, "--local", "--device", device, "--set", long];
+        let ran = support::lambda_hat(root.path(), &args);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert_eq!(ran.err.contains(&gpu.info().name), device == "cuda", "{}", ran.err);
+    }
+    let files = support::deterministic_files(root.path());
+    let others = support::deterministic_files(again.path());
+    assert!(others.iter().all(|(file, hash)| files.get(file) == Some(hash)));
+    let ((there, there_mcse), (here, here_mcse)) =
+        (sgld_on(root.path(), Some("cuda")), sgld_on(root.path(), None));
+    println!("λ̂ {there} ± {there_mcse} on the device, {here} ± {here_mcse} on the CPU");
+    assert!((there - here).abs() < 4.0 * there_mcse.hypot(here_mcse));
+}
+
 #[test]
 fn without_a_driver_the_program_works_on_the_cpu() {
     if device().is_some() {
@@ -104,7 +151,7 @@ fn without_a_driver_the_program_works_on_the_cpu() {
     }
     let refused = Gpu::open(0).err().map(|e| e.to_string()).unwrap_or_default();
     assert!(refused.starts_with("no NVIDIA driver or no device here"), "{refused}");
-    assert!(matches!(Gpu::list(), Err(GpuError::NoDevice)));
+    assert!(matches!(Gpu::list(), Err(DeviceError::NoDevice)));
     let root = tempfile::tempdir().expect("a directory");
     let experiment = support::repository("tests/data/sweep/tiny.yaml").display().to_string();
     let ran = support::lambda_hat(root.path(), &[&experiment, "--local"]);

@@ -4,6 +4,8 @@
 //! race. A share of the cases runs again under the address and undefined-behaviour sanitizers. Without a C++ compiler
 //! the tests are skipped, and say so.
 
+#[path = "cuda_host/chains.rs"]
+mod chains;
 #[path = "cuda_host/host.rs"]
 mod host;
 #[path = "cuda_host/steps.rs"]

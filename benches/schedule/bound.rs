@@ -50,7 +50,8 @@ fn before(plan: &Plan, graph: &SweepGraph, unit: u32) -> Option<usize> {
     match graph.kind(unit) {
         UnitKind::Build(_) => None,
         UnitKind::Warmup(run) => graph.build(plan.runs[run].target).map(|u| u as usize),
+        UnitKind::Chains(_) => Some(unit as usize - 1),
         UnitKind::Chain(_, chain) => Some(unit as usize - 1 - chain as usize),
-        UnitKind::Control(run) => Some(unit as usize - 1 - plan.runs[run].sampler.chains),
+        UnitKind::Control(run) => Some(unit as usize - 1 - plan.runs[run].chain_units()),
     }
 }

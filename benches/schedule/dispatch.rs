@@ -75,7 +75,7 @@ fn play(word: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut comm = comm::connect(false)?;
     let comm = comm.as_mut();
     if comm.rank() != MANAGER {
-        sweep::work(comm, 1, Arith::best(), &AtomicUsize::new(0))?;
+        sweep::work(comm, 1, Arith::best(), None, &AtomicUsize::new(0))?;
         comm.barrier();
         return Ok(());
     }

@@ -254,7 +254,7 @@ impl World<'_> {
             UnitKind::Build(target) => self.plan.targets[target].bytes() as f64,
             // A metric: a number for each parameter.
             UnitKind::Warmup(run) => 8.0 * self.plan.runs[run].dim as f64,
-            UnitKind::Chain(..) | UnitKind::Control(_) => CHAIN,
+            UnitKind::Chain(..) | UnitKind::Chains(_) | UnitKind::Control(_) => CHAIN,
         }
     }
 

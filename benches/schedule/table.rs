@@ -92,7 +92,7 @@ fn durations(plan: &Plan, graph: &SweepGraph, model: &Model) -> Vec<f64> {
             let kind = graph.kind(unit);
             let run = match kind {
                 UnitKind::Build(_) => 1.0,
-                UnitKind::Warmup(run) | UnitKind::Chain(run, _) | UnitKind::Control(run) => of_run[run],
+                kind => of_run[kind.run().unwrap_or(0)],
             };
             kind.expected_seconds(plan, model) * run * factor(SPREAD.1)
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::promote::PromoteArgs;
+use crate::config::Device;
 use crate::device::Arith;
 use crate::promote::gallery::Plot;
 
@@ -142,6 +143,10 @@ pub struct RunArgs {
     /// Compute with cpu-generic, cpu-avx2 or cpu-avx512 [default: the best that every rank has]
     #[arg(long, value_name = "NAME")]
     pub arith: Option<Arith>,
+    /// auto, cpu or cuda: chains of samplers that have kernels run on a GPU; each rank takes one of its node's (docs/gpu.md)
+    /// [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<Device>,
     /// Seconds between two checkpoints of a unit that takes longer [default: 30]
     #[arg(long, value_name = "SECONDS", value_parser = duration)]
     pub checkpoint_every: Option<Duration>,
@@ -189,6 +194,7 @@ fn share(text: &str) -> Result<f64, String> {
     args_conflicts_with_subcommands = true,
     mut_arg("file", |arg| arg.default_value("config/tune/default.yaml").help("Tune file")),
     mut_arg("strict", |arg| arg.hide(true)),
+    mut_arg("device", |arg| arg.hide(true)),
     mut_arg("set", |arg| arg.help("Override a key, such as tune.max_trials_per_method=24; may be repeated"))
 )]
 pub struct TuneArgs {

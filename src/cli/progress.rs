@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::table::{name, number, printable, seconds, with_error};
-use crate::sweep::{Observer, Plan, Progress, RunState};
+use crate::sweep::{Observer, Plan, Progress, RankPlace, RunState};
 
 /// One line a finished target or run, and on a terminal a bar with the time left; on standard
 /// error, so that tables can be piped.
@@ -56,6 +56,16 @@ impl Display {
     }
 }
 
+/// The first names, and how many more there are.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|whose| name(whose)).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 /// Ranks that the start of a sweep names one by one.
 const RANKS_SHOWN: usize = 16;
 
@@ -75,8 +85,18 @@ impl Observer for Display {
                 if self.quiet {
                     return;
                 }
-                for place in ranks.iter().take(RANKS_SHOWN).filter(|_| ranks.len() > 1) {
+                let told = |place: &&RankPlace| ranks.len() > 1 || place.has_device();
+                for place in ranks.iter().take(RANKS_SHOWN).filter(told) {
                     self.say(&format!("  {place}"));
+                }
+                let on_device = plan.runs.iter().filter(|run| run.device.is_some()).count();
+                if on_device > 0 {
+                    self.say(&format!(
+                        "  chains of {on_device} of {runs} runs on the device; the rest on the CPU"
+                    ));
+                }
+                for (why, whose) in &plan.stays {
+                    self.say(&format!("  on the CPU: {}: {why}", few(whose)));
                 }
                 if ranks.len() > RANKS_SHOWN {
                     let more = ranks.len() - RANKS_SHOWN;

@@ -14,7 +14,8 @@ use super::progress::Display;
 use super::table::{name, note, number, seconds, table, unbroken, with_error};
 use super::{Quit, promote, signals, start_log};
 use crate::comm::{self, Comm};
-use crate::config::{self, Execution, LoadOptions};
+use crate::config::{self, Device, Execution, LoadOptions};
+use crate::device::gpu::{DeviceError, RankDevice};
 use crate::device::{Arith, fma_peak};
 use crate::diagnostics::Verdict;
 use crate::launch::{self, Card};
@@ -41,7 +42,7 @@ pub fn run(args: RunArgs) -> Result<u8, Quit> {
     let result = on_ranks(
         &args,
         card.as_deref(),
-        || prepare(&args),
+        |device| prepare(&args, device),
         |prepared, job| {
             let slots = job.slots;
             let result = conduct(&args, &prepared, job);
@@ -66,14 +67,16 @@ pub(super) struct Reins<'a> {
     pub slots: usize,
     pub comm: &'a mut dyn Comm,
     pub signal: Arc<AtomicUsize>,
+    /// The device of this rank, where it uses one.
+    pub device: Option<RankDevice>,
 }
 
-/// Connects the ranks: the first prepares and conducts (nothing after a dry run, which prepares nothing), the
-/// others work for it. All meet at the end.
+/// Connects the ranks: the first prepares, with the device that it has found, and conducts (nothing after a dry run,
+/// which prepares nothing), the others work for it. All meet at the end.
 pub(super) fn on_ranks<P>(
     args: &RunArgs,
     card: Option<&Path>,
-    prepare: impl FnOnce() -> Result<Option<P>, Quit>,
+    prepare: impl FnOnce(Option<&RankDevice>) -> Result<Option<P>, Quit>,
     conduct: impl FnOnce(P, Reins<'_>) -> Result<u8, Quit>,
 ) -> Result<u8, Quit> {
     comm::abort_on_panic();
@@ -86,8 +89,8 @@ pub(super) fn on_ranks<P>(
     let mut comm = comm::connect(args.local || args.dry_run)?;
     let comm = comm.as_mut();
     if comm.rank() == MANAGER {
-        let slots = local_slots(args, card, comm.size());
-        let End { result, lost_ranks } = manage(slots, comm, signal, prepare, conduct);
+        let got = own_share(args, card, comm);
+        let End { result, lost_ranks } = manage(got, comm, signal, prepare, conduct);
         if lost_ranks {
             // They would be waited for without end.
             complain!("some ranks do not answer: the job is ended from here");
@@ -100,7 +103,13 @@ pub(super) fn on_ranks<P>(
         comm.barrier();
         return result;
     }
-    match sweep::work(comm, slots(args, true), args.arith.unwrap_or_else(Arith::best), &signal) {
+    // Where this rank has none and rank 0 has, rank 0 says so.
+    let found = find_device(args.device.unwrap_or_default(), comm.node_local().0);
+    let device = found.unwrap_or_else(|why| {
+        log::debug!("rank {}: {why}", comm.rank());
+        None
+    });
+    match sweep::work(comm, slots(args, true), args.arith.unwrap_or_else(Arith::best), device, &signal) {
         // Only rank 0 reports, and returns a code that is not 0.
         Ok(()) => {
             comm.barrier();
@@ -129,15 +138,15 @@ struct End {
 
 /// Rank 0's part. Whatever goes wrong before the sweep, the other ranks are sent home.
 fn manage<P>(
-    slots: Result<usize, Quit>,
+    got: Result<Share, Quit>,
     comm: &mut dyn Comm,
     signal: Arc<AtomicUsize>,
-    prepare: impl FnOnce() -> Result<Option<P>, Quit>,
+    prepare: impl FnOnce(Option<&RankDevice>) -> Result<Option<P>, Quit>,
     conduct: impl FnOnce(P, Reins<'_>) -> Result<u8, Quit>,
 ) -> End {
-    let result = match slots.and_then(|slots| Ok(prepare()?.map(|prepared| (slots, prepared)))) {
-        Ok(Some((slots, prepared))) => {
-            let result = conduct(prepared, Reins { slots, comm, signal });
+    let result = match got.and_then(|got| Ok(prepare(got.device.as_ref())?.map(|prepared| (got, prepared)))) {
+        Ok(Some((Share { slots, device }, prepared))) => {
+            let result = conduct(prepared, Reins { slots, comm, signal, device });
             let lost_ranks = sweep::part(comm).unwrap_or(true);
             return End { result, lost_ranks };
         }
@@ -156,7 +165,7 @@ struct Prepared {
 }
 
 /// The plan and its store, or `None` after a dry run.
-fn prepare(args: &RunArgs) -> Result<Option<Prepared>, Quit> {
+fn prepare(args: &RunArgs, device: Option<&RankDevice>) -> Result<Option<Prepared>, Quit> {
     let options = LoadOptions {
         presets: args.presets.clone(),
         set: args.set.clone(),
@@ -167,7 +176,7 @@ fn prepare(args: &RunArgs) -> Result<Option<Prepared>, Quit> {
         log::warn!("{notice}");
     }
     refuse_odd_faults()?;
-    let plan = Plan::new(&experiment)?;
+    let plan = Plan::on(&experiment, device.map(RankDevice::info))?;
     if args.dry_run {
         let arith = args.arith.unwrap_or_else(Arith::current);
         // Half of the peak is what the network pass reaches on middling shapes.
@@ -199,18 +208,53 @@ fn slots(args: &RunArgs, launched: bool) -> usize {
     args.workers.map_or_else(|| if launched { 1 } else { cores() }, usize::from)
 }
 
-/// Worker slots of rank 0. A single process asks the machine's card before it counts cores.
-fn local_slots(args: &RunArgs, card: Option<&Path>, ranks: usize) -> Result<usize, Quit> {
-    let Some(path) = card.filter(|_| ranks == 1) else { return Ok(slots(args, ranks > 1)) };
-    let card = config::load_local_card(path).map_err(|e| Quit::Usage(e.to_string()))?;
-    Ok(card.workers.filter(|_| args.workers.is_none()).unwrap_or_else(|| slots(args, false)))
+/// What rank 0 computes with.
+struct Share {
+    slots: usize,
+    device: Option<RankDevice>,
+}
+
+/// What rank 0 computes with. A single process asks the machine's card before it counts cores and looks for a device.
+fn own_share(args: &RunArgs, card: Option<&Path>, comm: &dyn Comm) -> Result<Share, Quit> {
+    let launched = comm.size() > 1;
+    let card = match card.filter(|_| !launched) {
+        Some(path) => Some(config::load_local_card(path).map_err(|e| Quit::Usage(e.to_string()))?),
+        None => None,
+    };
+    let workers = card.as_ref().and_then(|card| card.workers).filter(|_| args.workers.is_none());
+    let wanted = args.device.or(card.map(|card| card.device)).unwrap_or_default();
+    let device = find_device(wanted, comm.node_local().0);
+    let device = device.map_err(|why| Quit::Environment(format!("--device cuda: {why}")))?;
+    Ok(Share { slots: workers.unwrap_or_else(|| slots(args, launched)), device })
+}
+
+/// The device of a rank, where it is to use one. `auto` says why it finds none.
+fn find_device(wanted: Device, node_local_rank: usize) -> Result<Option<RankDevice>, DeviceError> {
+    if wanted == Device::Cpu {
+        return Ok(None);
+    }
+    match RankDevice::find(node_local_rank) {
+        Ok(device) => Ok(Some(device)),
+        Err(why) if wanted == Device::Cuda => Err(why),
+        // What was built without can have none.
+        Err(DeviceError::NoFeature) => {
+            log::info!("computes on the CPU: {}", DeviceError::NoFeature);
+            Ok(None)
+        }
+        Err(why) => {
+            if comm::launched_rank().is_none_or(|rank| rank == MANAGER) {
+                log::warn!("computes on the CPU: {why}");
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// How the job is to be run, by options and file.
 pub(super) fn options(
     args: &RunArgs,
     execution: &Execution,
-    slots: usize,
+    (slots, device): (usize, Option<RankDevice>),
     signal: Arc<AtomicUsize>,
 ) -> Result<sweep::Options, Quit> {
     let seconds = Duration::from_secs_f64;
@@ -226,13 +270,14 @@ pub(super) fn options(
         retries: args.retries.or(execution.retries).unwrap_or(defaults.retries),
         unit_timeout: timeout.or(defaults.unit_timeout).filter(|t| !t.is_zero()),
         deadline: deadline(args),
+        device,
         ..defaults
     })
 }
 
 fn conduct(args: &RunArgs, prepared: &Prepared, job: Reins<'_>) -> Result<u8, Quit> {
     let Prepared { plan, store, execution } = prepared;
-    let options = options(args, execution, job.slots, job.signal)?;
+    let options = options(args, execution, (job.slots, job.device), job.signal)?;
     let mut display = Display::new(args.common.quiet);
     let summary = sweep::run(plan, store, job.comm, &options, &mut display);
     display.clear();
@@ -330,19 +375,20 @@ fn print_plan(plan: &Plan, costs: &Model, as_json: bool) {
         let target = &plan.targets[run.target];
         let cost: f64 = plan.units_of_run(index).map(|unit| unit.expected_seconds(plan, costs)).sum();
         total += cost;
+        let sampler = run.sampler.algo.name();
         shown.add_row([
             format!("tgt_{}", target.id.short(PLANNED_DIGITS)),
             name(&target.label),
             target.dim.to_string(),
             target.n_data.to_string(),
-            run.sampler.algo.name().into(),
+            run.device.map_or_else(|| sampler.to_owned(), |device| format!("{sampler} {device}")),
             run.sampler.chains.to_string(),
             number(run.fge.total),
             seconds(cost),
         ]);
         rows.push(json!({ "target_id": target.id.to_string(), "run_id": run.id.to_string(),
-            "label": target.label, "d": target.dim, "n": target.n_data, "sampler": run.sampler.algo.name(),
-            "chains": run.sampler.chains, "units": run.units(), "fge": run.fge.total, "core_seconds": cost }));
+            "label": target.label, "d": target.dim, "n": target.n_data, "sampler": sampler,
+            "device": run.device.unwrap_or("cpu"), "chains": run.sampler.chains, "units": run.units(), "fge": run.fge.total, "core_seconds": cost }));
     }
     if as_json {
         say!(

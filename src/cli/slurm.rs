@@ -58,8 +58,12 @@ fn script(card: &Path, args: &RunArgs) -> Result<String, Quit> {
     let (of_card, of_experiment): (Vec<String>, Vec<String>) =
         args.set.iter().cloned().partition(|set| config::is_card_setting(set));
     let card = config::load_slurm_card(&path, &of_card).map_err(|e| Quit::Usage(e.to_string()))?;
-    if card.gpus_per_node > 0 {
-        log::warn!("{}: the job asks for GPUs, and this version computes on the CPU only", path.display());
+    if card.gpus_per_node > 0 && !cfg!(feature = "cuda") {
+        log::warn!(
+            "{}: the job asks for GPUs, and this program was built without them (feature cuda): it computes on the CPU \
+             only",
+            path.display()
+        );
     }
     let options = LoadOptions {
         presets: args.presets.clone(),
@@ -98,6 +102,9 @@ fn arguments(args: &RunArgs, root: &Path, set: &[String], workers: u64) -> Resul
     }
     if let Some(arith) = arith {
         option("--arith", arith.name().to_owned());
+    }
+    if let Some(device) = args.device {
+        option("--device", device.name().to_owned());
     }
     if let Some(dir) = checkpoint_dir {
         option("--checkpoint-dir", absolute(dir)?);

@@ -13,8 +13,8 @@ use super::progress::Display;
 use super::run::{Reins, interrupted, on_ranks, options, refuse_odd_faults, root};
 use super::table::{name, note, number, seconds, table, unbroken, with_error};
 use super::{Quit, start_log};
-use crate::config::LoadOptions;
 use crate::config::tune::{TuneExperiment, load_tune};
+use crate::config::{Device, LoadOptions};
 use crate::launch;
 use crate::store::Store;
 use crate::sweep::{self, Plan};
@@ -47,6 +47,10 @@ pub fn run(mut args: TuneArgs) -> Result<u8, Quit> {
     if args.run.strict {
         return Err(Quit::Usage("--strict is for sweeps; a study asks for no verdicts".into()));
     }
+    if args.run.device == Some(Device::Cuda) {
+        return Err(Quit::Usage("--device cuda is for sweeps: trials run on the CPU".into()));
+    }
+    args.run.device = Some(Device::Cpu);
     if let Some(file) = args.config.take() {
         args.run.file = file;
     }
@@ -54,7 +58,7 @@ pub fn run(mut args: TuneArgs) -> Result<u8, Quit> {
     on_ranks(
         &args.run,
         card.as_deref(),
-        || prepare(&args),
+        |_| prepare(&args),
         |prepared, reins| conduct(&args, &prepared, reins),
     )
 }
@@ -138,7 +142,7 @@ fn print_plan(tune: &TuneExperiment, plan: &Plan, as_json: bool) {
 
 fn conduct(args: &TuneArgs, prepared: &Prepared, reins: Reins<'_>) -> Result<u8, Quit> {
     let Prepared { tune, plan, store } = prepared;
-    let options = options(&args.run, &tune.execution, reins.slots, reins.signal)?;
+    let options = options(&args.run, &tune.execution, (reins.slots, None), reins.signal)?;
     let settings = Settings {
         accuracy: args.reference_error,
         allow_rough: args.allow_rough_reference,

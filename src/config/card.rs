@@ -1,6 +1,7 @@
 //! Profile cards: YAML that says what one machine offers, or what a job asks a cluster for.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::error::{ConfigErrors, Fault, Place, Report, nearest};
@@ -15,11 +16,55 @@ const LEAD: u64 = 120;
 /// Of a short walltime, at most this part is given up to stopping.
 const LEAD_PART: u64 = 4;
 
+/// What is to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// A GPU for what can run on one, where there is one; else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU for what can run on one; without one, nothing.
+    Cuda,
+}
+
+/// A device by a name that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is none of auto, cpu and cuda")]
+pub struct UnknownDevice(String);
+
+impl Device {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Cpu, Self::Cuda];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = UnknownDevice;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDevice> {
+        Self::ALL
+            .into_iter()
+            .find(|device| device.name() == text)
+            .ok_or_else(|| UnknownDevice(text.to_owned()))
+    }
+}
+
 /// What one process may use of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalCard {
     /// Worker slots; `None`: as many as cores.
     pub workers: Option<usize>,
+    /// What is to compute.
+    pub device: Device,
 }
 
 /// What a job asks a SLURM cluster for. No text in it holds a line end, but for `prologue`.
@@ -80,7 +125,10 @@ pub fn is_card_setting(set: &str) -> bool {
 /// Everything that is wrong with it, as [`load`](super::load).
 pub fn load_local_card(path: &Path) -> Result<LocalCard, ConfigErrors> {
     read(path, &[], &LOCAL_CARD, |section, _| {
-        Some(LocalCard { workers: section.auto_size("workers").unwrap_or_default() })
+        Some(LocalCard {
+            workers: section.auto_size("workers").unwrap_or_default(),
+            device: section.text("device").and_then(|name| name.parse().ok()).unwrap_or_default(),
+        })
     })
 }
 

@@ -187,6 +187,12 @@ pub fn stream_id(
     hash(value)
 }
 
+/// The id of a run, or of its stream, whose chains run on a device of that kind: its random numbers are of another
+/// generator. Processors of one kind have one id; which it was is in the provenance.
+pub fn on_device(id: &Id, kind: &str) -> Id {
+    hash(json!({ "type": "device", "device": kind, "of": id.to_string() }))
+}
+
 fn run_json(
     kind: &str,
     target: &Id,

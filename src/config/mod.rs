@@ -32,9 +32,11 @@ mod written;
 mod tests;
 
 pub use algo::*;
-pub use card::{LocalCard, SlurmCard, is_card_setting, load_local_card, load_slurm_card};
+pub use card::{
+    Device, LocalCard, SlurmCard, UnknownDevice, is_card_setting, load_local_card, load_slurm_card,
+};
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
-pub use id::{Id, canonical_json, posterior_json, run_id, stream_id, target_id};
+pub use id::{Id, canonical_json, on_device, posterior_json, run_id, stream_id, target_id};
 pub use keys::{KeyDoc, card_keys, keys, tune_keys};
 pub use network::infer_width;
 pub use reference::configuration_reference;

@@ -59,6 +59,17 @@ pub enum Problem {
     External(External),
 }
 
+impl Problem {
+    /// The loss of its network, where it has one.
+    pub fn loss(&self) -> &Loss {
+        match self {
+            Problem::Mlp(problem) => &problem.loss,
+            Problem::External(problem) => &problem.loss,
+            _ => &Loss::Mse,
+        }
+    }
+}
+
 /// Teacher–student regression.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mlp {

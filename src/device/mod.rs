@@ -8,6 +8,7 @@ mod arith;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod elementary;
+pub mod gpu;
 mod kernels;
 mod machine;
 mod peak;

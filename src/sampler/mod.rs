@@ -9,6 +9,7 @@ mod calibrate;
 mod chain;
 mod curvature;
 mod descent;
+mod device;
 mod hmc;
 mod leapfrog;
 mod mala;
@@ -28,13 +29,16 @@ mod windowed;
 use serde::{Deserialize, Serialize};
 
 pub use chain::{ChainRun, Iterations, Kernel, Scratch};
+pub use device::{DeviceTarget, Stream, run_chains as run_chains_on_device, stays_on_cpu};
 pub use posterior::{Energy, Posterior};
 pub use vi::{Curve, Hessian, Lift, ViKernel, curves as vi_curves};
 
 use crate::config::{Algo, SamplerSpec};
+use crate::device::gpu::DeviceError;
 use crate::num::Real;
 use crate::num::rng::{Key, Purpose};
 use crate::resume::{Desk, Interruption};
+use crate::target::DeviceNetworkError;
 use crate::trace::{ChainTrace, Column};
 
 /// A sampler as a sweep knows it; implemented by its settings.
@@ -149,12 +153,21 @@ pub enum SamplerError {
     /// Second derivatives that are no numbers.
     #[error("the Hessian of the loss at w* is not finite: check the target, or sample it in f64")]
     Hessian,
+    /// A device that failed or has no room, or a network that its kernels do not take.
+    #[error(transparent)]
+    Device(#[from] DeviceNetworkError),
     /// A state that does not serialise.
     #[error("the state of a chain cannot be stored: {0}")]
     State(#[from] postcard::Error),
     /// Not by its numbers: it was asked to stop, or its state cannot be stored.
     #[error(transparent)]
     Interrupted(#[from] Interruption),
+}
+
+impl From<DeviceError> for SamplerError {
+    fn from(e: DeviceError) -> Self {
+        Self::Device(e.into())
+    }
 }
 
 /// What a run's shared warmup found; the chains take it from there.
@@ -310,6 +323,15 @@ pub fn trace_numbers<T: Real>(
 ) -> u64 {
     let draws =
         with_method!(&spec.algo, m => Kernel::<T>::iterations(&m.kernel(posterior, adapted, role)).draws);
+    (draws as u64).saturating_mul(layout(spec).len() as u64)
+}
+
+/// Numbers that the trace of a chain on a device will hold.
+pub fn device_trace_numbers(spec: &SamplerSpec) -> u64 {
+    let draws = match &spec.algo {
+        Algo::Sgld(spec) => sgld::lengths(spec).iterations().draws,
+        _ => 0,
+    };
     (draws as u64).saturating_mul(layout(spec).len() as u64)
 }
 

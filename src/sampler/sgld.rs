@@ -53,15 +53,30 @@ pub struct SgldKernel<T> {
 /// Where a chain is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State<T> {
-    w: Vec<T>,
+    pub(super) w: Vec<T>,
     /// M and V; empty where the preconditioner has none.
-    first: Vec<T>,
-    second: Vec<T>,
+    pub(super) first: Vec<T>,
+    pub(super) second: Vec<T>,
     /// Running mean of g_i·H_ii; empty without `gamma_term`.
     cross: Vec<T>,
     /// β1ᵗ and β2ᵗ.
-    powers: (f64, f64),
-    fge: f64,
+    pub(super) powers: (f64, f64),
+    pub(super) fge: f64,
+}
+
+impl<T: Real> State<T> {
+    /// A chain at w*.
+    pub(super) fn at(centre: &[T], spec: &Sgld) -> Self {
+        let moments = |needed: bool, value: T| if needed { vec![value; centre.len()] } else { Vec::new() };
+        Self {
+            w: centre.to_vec(),
+            first: moments(spec.precond == Precond::Adam, T::ZERO),
+            second: moments(spec.precond != Precond::None, T::ONE),
+            cross: moments(spec.gamma_term, T::ZERO),
+            powers: (1.0, 1.0),
+            fge: 0.0,
+        }
+    }
 }
 
 impl<T: Real> SgldKernel<T> {
@@ -146,16 +161,7 @@ impl<T: Real> Kernel<T> for SgldKernel<T> {
     }
 
     fn start(&self, posterior: &Posterior<'_, T>, _: &mut Scratch<T>) -> Result<State<T>, SamplerError> {
-        let d = posterior.dim();
-        let moments = |needed: bool, value: T| if needed { vec![value; d] } else { Vec::new() };
-        Ok(State {
-            w: posterior.centre().to_vec(),
-            first: moments(self.spec.precond == Precond::Adam, T::ZERO),
-            second: moments(self.spec.precond != Precond::None, T::ONE),
-            cross: moments(self.spec.gamma_term, T::ZERO),
-            powers: (1.0, 1.0),
-            fge: 0.0,
-        })
+        Ok(State::at(posterior.centre(), &self.spec))
     }
 
     fn step(
@@ -194,7 +200,7 @@ impl<T: Real> Kernel<T> for SgldKernel<T> {
     }
 }
 
-fn lengths(spec: &Sgld) -> Lengths {
+pub(super) fn lengths(spec: &Sgld) -> Lengths {
     Lengths { steps: spec.steps, warmup: spec.warmup, eval_every: spec.eval_every }
 }
 

@@ -52,6 +52,8 @@ pub struct Kind<'a> {
     pub of: &'a str,
     /// The type of number.
     pub dtype: Dtype,
+    /// Whether it runs on a device.
+    pub on_device: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,13 +176,14 @@ impl Model {
         }
     }
 
-    fn key(&self, Kind { step, of, dtype }: Kind<'_>) -> String {
+    fn key(&self, Kind { step, of, dtype, on_device }: Kind<'_>) -> String {
         let step = match step {
             Step::Build => "build",
             Step::Warmup => "warmup",
             Step::Chain => "chain",
         };
-        format!("{} {} {of} {step}", self.arith.name(), dtype.name())
+        let place = if on_device { "device" } else { self.arith.name() };
+        format!("{place} {} {of} {step}", dtype.name())
     }
 }
 
@@ -193,7 +196,7 @@ fn size_of(flops: f64) -> i32 {
 mod tests {
     use super::*;
 
-    const HMC: Kind<'_> = Kind { step: Step::Chain, of: "hmc", dtype: Dtype::F64 };
+    const HMC: Kind<'_> = Kind { step: Step::Chain, of: "hmc", dtype: Dtype::F64, on_device: false };
 
     fn model() -> Model {
         Model::new(Arith::best())

@@ -9,9 +9,10 @@ use super::{fault, memory};
 use crate::comm::catch_panic;
 use crate::config::{Dtype, L0};
 use crate::device::Element;
+use crate::device::gpu::{DeviceError, Number, ThreadDevice};
 use crate::resume::{Desk, Interruption, StateError};
 use crate::sampler::{self, Pause, Posterior, Run, SamplerError, run_chain_to_pause};
-use crate::target::{Potential, RestrictedPotential, Target, TargetError, build_at};
+use crate::target::{DeviceNetworkError, Potential, RestrictedPotential, Target, TargetError, build_at};
 
 /// A target with its potentials, made when first asked for and shared by the rank's slots.
 pub struct Loaded {
@@ -41,11 +42,11 @@ impl TargetCache {
     }
 }
 
-/// Runs a unit at its desk; `part` and `attempt` say which it is. A panic becomes a failure by
-/// surroundings; bad numbers one by its numbers.
+/// Runs a unit at its desk, with the rank's targets and the thread's device; `part` and `attempt` say which it is. A
+/// panic, or a device that fails, becomes a failure by surroundings; bad numbers one by its numbers.
 pub fn execute(
     task: Task,
-    cache: &TargetCache,
+    (cache, device): (&TargetCache, &ThreadDevice),
     desk: Result<Desk<'_>, StateError>,
     (part, attempt): (&str, u32),
 ) -> Outcome {
@@ -56,7 +57,7 @@ pub fn execute(
     });
     let result = catch_panic(|| {
         fault::befall(part, attempt);
-        run(task, cache, &mut desk)
+        run(task, cache, device, &mut desk)
     });
     let end = match result {
         Ok(Ok(Made::Output(output))) => End::Done(output),
@@ -102,8 +103,15 @@ impl From<SamplerError> for Ended {
     fn from(e: SamplerError) -> Self {
         match e {
             SamplerError::Interrupted(why) => why.into(),
+            SamplerError::Device(DeviceNetworkError::Device(e)) => e.into(),
             e => Ended::Failed(Failure::by_numbers(e.to_string())),
         }
+    }
+}
+
+impl From<DeviceError> for Ended {
+    fn from(e: DeviceError) -> Self {
+        Ended::Failed(Failure::by_surroundings(format!("on {}: {e}", host_name())))
     }
 }
 
@@ -121,7 +129,7 @@ pub fn host_name() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }
 
-fn run(task: Task, cache: &TargetCache, desk: &mut Desk<'_>) -> Result<Made, Ended> {
+fn run(task: Task, cache: &TargetCache, device: &ThreadDevice, desk: &mut Desk<'_>) -> Result<Made, Ended> {
     match task {
         Task::Build { id, spec, external, bytes } => {
             // Built in double precision, copied into the potential and onto the wire.
@@ -143,6 +151,19 @@ fn run(task: Task, cache: &TargetCache, desk: &mut Desk<'_>) -> Result<Made, End
                 Dtype::F32 => order.run(&loaded.target, f32_potential(&loaded), desk),
                 Dtype::F64 => order.run(&loaded.target, f64_potential(&loaded), desk),
             }
+        }
+        Task::OnDevice { sampling, adapted, chains, role } => {
+            let loaded = held(cache, sampling.target)?;
+            let run = match sampling.sampler.dtype {
+                Dtype::F32 => on_device::<f32>,
+                Dtype::F64 => on_device::<f64>,
+            };
+            let made = run(&sampling, &loaded.target, &adapted, (chains, role), device, desk);
+            if matches!(made, Err(Ended::Failed(Failure { settled: false, .. }))) {
+                // What failed may be the device: the next unit opens it anew.
+                device.close();
+            }
+            made
         }
     }
 }
@@ -192,6 +213,46 @@ fn warmup<T: Element>(
         let adapted = sampler::warmup(&sampling.sampler, &posterior, sampling.stream, desk)?;
         Ok(Made::Output(Output::Adapted(adapted)))
     })
+}
+
+/// All chains of a run, or its control chain, on the thread's device.
+fn on_device<T: Element + Number>(
+    sampling: &Sampling,
+    target: &Target,
+    adapted: &sampler::Adapted,
+    (chains, role): (usize, sampler::Role),
+    device: &ThreadDevice,
+    desk: &mut Desk<'_>,
+) -> Result<Made, Ended> {
+    let none = "the target has no network, and was put on a device: this is a bug, please report it";
+    let network = target.network.as_ref().ok_or_else(|| Failure::by_surroundings(none))?;
+    let (x, y) = target.data::<T>();
+    let centre = target.centre::<T>();
+    let on = sampler::DeviceTarget {
+        network,
+        loss: target.spec.problem.loss(),
+        data: (&x, &y),
+        centre: &centre,
+        nbeta: target.n_data as f64 * sampling.posterior.beta(target.n_data),
+        gamma: sampling.posterior.gamma(centre.len()),
+        l0: match sampling.posterior.l0 {
+            L0::WStar => None,
+            L0::TrainedMinimum => Some(adapted.lowest_loss),
+        },
+    };
+    let place = device.get()?;
+    let numbers = sampler::device_trace_numbers(&sampling.sampler).saturating_mul(chains as u64);
+    memory::check("the traces of all chains", numbers.saturating_mul(3 * 8))?;
+    let which = (sampler::Stream { id: sampling.stream, role }, chains);
+    let (mut outcomes, l0) =
+        sampler::run_chains_on_device(place.as_ref(), &sampling.sampler, &on, adapted, which, desk)?;
+    Ok(Made::Output(match (role, outcomes.pop()) {
+        (sampler::Role::Control, Some(outcome)) => Output::Chain { outcome, l0 },
+        (_, last) => {
+            outcomes.extend(last);
+            Output::Chains { outcomes, l0 }
+        }
+    }))
 }
 
 struct Order<'a> {

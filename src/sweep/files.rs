@@ -32,6 +32,9 @@ pub struct Provenance {
     pub git_sha: &'static str,
     /// Instruction set.
     pub arithmetic: &'static str,
+    /// Arithmetic of the device that chains ran on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// How the job was launched.
     pub launch: String,
     /// Machines that did the work.
@@ -50,11 +53,17 @@ impl Provenance {
             version: crate::VERSION,
             git_sha: crate::GIT_SHA,
             arithmetic: Arith::current().name(),
+            device: None,
             launch: launch.by.clone(),
             ranks: launch.on(&hosts),
             hosts,
             seconds,
         }
+    }
+
+    /// The same of chains that ran on a device.
+    pub fn on_device(self, arithmetic: Option<String>) -> Self {
+        Self { device: arithmetic, ..self }
     }
 }
 
@@ -178,13 +187,22 @@ pub fn run_ref(
         dir: Some(run_dir(store, run, target)?),
         status: Status::Done,
         when: provenance.when.clone(),
-        config: json!({ "sampler": run.sampler, "posterior": run.posterior }),
+        config: run_config(run),
         objects,
         details: json!({
             "target_id": target.id.to_string(), "label": target.label, "sampler": run.sampler.algo.name(),
             "stream_id": run.stream.to_string(), "provenance": provenance, "timing": finished.timing,
         }),
     })
+}
+
+/// A run's part of its record: what it was asked to be, and the kind of device, where there is one.
+fn run_config(run: &PlannedRun) -> Value {
+    let mut config = json!({ "sampler": run.sampler, "posterior": run.posterior });
+    if let Some(device) = run.device {
+        config["device"] = device.into();
+    }
+    config
 }
 
 /// The record of something that failed.
@@ -409,7 +427,7 @@ mod tests {
     fn a_log_names_hosts_where_there_are_some() {
         let log = |hosts: &[&str]| {
             let hosts = hosts.iter().map(|h| (*h).to_owned()).collect();
-            let launch = Launch { by: "one process".into(), ranks: Vec::new() };
+            let launch = Launch { by: "one process".into(), ranks: Vec::new(), device: None };
             log_text("run x", &Provenance::now(&launch, 0.0, hosts), &["failed".to_owned()])
         };
         assert!(log(&["a", "b"]).contains(", one process, on a, b\nfailed\n"), "{}", log(&["a", "b"]));

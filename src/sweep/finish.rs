@@ -116,9 +116,12 @@ pub fn assemble(
         bias_at_half_step: sampler::bias_at_half_step(&run.sampler).unwrap_or(0.0),
     };
     let analysis = analyse(&trace, &context);
-    let settings = canonical_json(
-        &json!({ "sampler": run.sampler, "posterior": posterior_json(&run.posterior, run.mask) }),
-    );
+    let mut settings =
+        json!({ "sampler": run.sampler, "posterior": posterior_json(&run.posterior, run.mask) });
+    if let Some(device) = run.device {
+        settings["device"] = device.into();
+    }
+    let settings = canonical_json(&settings);
     let attrs = [
         ("target_id", Attr::Str(target_id.clone())),
         ("run_id", Attr::Str(run_id.clone())),

@@ -18,6 +18,8 @@ pub enum UnitKind {
     Warmup(usize),
     /// One chain of a run.
     Chain(usize, u32),
+    /// All chains of a run, on a device.
+    Chains(usize),
     /// A run's control chain.
     Control(usize),
 }
@@ -27,7 +29,7 @@ impl UnitKind {
     pub fn target(self, plan: &Plan) -> Option<usize> {
         match self {
             UnitKind::Build(_) => None,
-            UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => Some(plan.runs[r].target),
+            _ => self.run().map(|r| plan.runs[r].target),
         }
     }
 
@@ -37,6 +39,7 @@ impl UnitKind {
             UnitKind::Build(t) => (plan.targets[t].id, "build".to_owned()),
             UnitKind::Warmup(r) => (plan.runs[r].id, "warmup".to_owned()),
             UnitKind::Chain(r, c) => (plan.runs[r].id, format!("chain-{c}")),
+            UnitKind::Chains(r) => (plan.runs[r].id, "chains".to_owned()),
             UnitKind::Control(r) => (plan.runs[r].id, "control".to_owned()),
         };
         UnitName { owner: owner.0, part }
@@ -47,17 +50,22 @@ impl UnitKind {
         let target = |t: usize| &plan.targets[t];
         let of = |r: usize, step: Step, fge: f64| {
             let run = &plan.runs[r];
-            let kind = Kind { step, of: run.sampler.algo.name(), dtype: run.sampler.dtype };
+            let on_device = run.device.is_some() && step == Step::Chain;
+            let kind = Kind { step, of: run.sampler.algo.name(), dtype: run.sampler.dtype, on_device };
             (kind, fge, target(run.target).gradient_flops)
         };
         match self {
             UnitKind::Build(t) => {
                 let PlannedTarget { spec, build_fge, gradient_flops, .. } = target(t);
-                let kind = Kind { step: Step::Build, of: spec.problem.name(), dtype: spec.dtype };
+                let kind =
+                    Kind { step: Step::Build, of: spec.problem.name(), dtype: spec.dtype, on_device: false };
                 (kind, *build_fge, *gradient_flops)
             }
             UnitKind::Warmup(r) => of(r, Step::Warmup, plan.runs[r].fge.warmup),
             UnitKind::Chain(r, _) => of(r, Step::Chain, plan.runs[r].fge.chain),
+            UnitKind::Chains(r) => {
+                of(r, Step::Chain, plan.runs[r].fge.chain * plan.runs[r].sampler.chains as f64)
+            }
             UnitKind::Control(r) => of(r, Step::Chain, plan.runs[r].fge.control),
         }
     }
@@ -78,7 +86,10 @@ impl UnitKind {
     pub fn run(self) -> Option<usize> {
         match self {
             UnitKind::Build(_) => None,
-            UnitKind::Warmup(run) | UnitKind::Chain(run, _) | UnitKind::Control(run) => Some(run),
+            UnitKind::Warmup(run)
+            | UnitKind::Chain(run, _)
+            | UnitKind::Chains(run)
+            | UnitKind::Control(run) => Some(run),
         }
     }
 
@@ -92,6 +103,7 @@ impl UnitKind {
             UnitKind::Build(t) => format!("build of tgt_{}", plan.targets[t].id.short(12)),
             UnitKind::Warmup(r) => format!("warmup of {}", run(r)),
             UnitKind::Chain(r, c) => format!("chain {c} of {}", run(r)),
+            UnitKind::Chains(r) => format!("the chains of {}", run(r)),
             UnitKind::Control(r) => format!("control chain of {}", run(r)),
         }
     }
@@ -100,9 +112,11 @@ impl UnitKind {
 impl Plan {
     /// The units of a run: its warmup, then what waits for that.
     pub fn units_of_run(&self, run: usize) -> impl Iterator<Item = UnitKind> + use<> {
-        let PlannedRun { sampler, control, .. } = &*self.runs[run];
-        let chains = (0..sampler.chains as u32).map(move |chain| UnitKind::Chain(run, chain));
-        [UnitKind::Warmup(run)].into_iter().chain(chains).chain(control.then_some(UnitKind::Control(run)))
+        let PlannedRun { sampler, control, device, .. } = &*self.runs[run];
+        let each = if device.is_some() { 0 } else { sampler.chains as u32 };
+        let chains = (0..each).map(move |chain| UnitKind::Chain(run, chain));
+        let first = [UnitKind::Warmup(run)].into_iter().chain(device.map(|_| UnitKind::Chains(run)));
+        first.chain(chains).chain(control.then_some(UnitKind::Control(run)))
     }
 }
 
@@ -345,9 +359,9 @@ impl SweepGraph {
 
     /// The unit of a kind, where it is left to do.
     pub fn unit(&self, kind: UnitKind) -> Option<UnitId> {
-        let run = match kind {
-            UnitKind::Build(t) => return self.build(t),
-            UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => r,
+        let run = match (kind, kind.run()) {
+            (UnitKind::Build(t), _) => return self.build(t),
+            (_, run) => run?,
         };
         self.of_run[run].clone().find(|&u| self.kinds[u as usize] == kind)
     }
@@ -359,9 +373,7 @@ impl SweepGraph {
 
     /// A unit that an earlier launch has done.
     pub fn found(&mut self, unit: UnitId) {
-        if let UnitKind::Warmup(run) | UnitKind::Chain(run, _) | UnitKind::Control(run) =
-            self.kinds[unit as usize]
-        {
+        if let Some(run) = self.kinds[unit as usize].run() {
             self.window.run_goes_on(run, self.target_of[run] as usize, 1);
         }
         self.graph.settled(unit, true);
@@ -418,20 +430,19 @@ impl WorkSource for SweepGraph {
         let (kinds, runs, window) = (&self.kinds, &self.target_of, &mut self.window);
         let target_of = |unit: UnitId| match kinds[unit as usize] {
             UnitKind::Build(target) => target,
-            UnitKind::Warmup(run) | UnitKind::Chain(run, _) | UnitKind::Control(run) => runs[run] as usize,
+            UnitKind::Warmup(run)
+            | UnitKind::Chain(run, _)
+            | UnitKind::Chains(run)
+            | UnitKind::Control(run) => runs[run] as usize,
         };
         ready.retain_mut(|work| {
             let target = target_of(work.unit);
-            match kinds[work.unit as usize] {
-                UnitKind::Build(_) => {
-                    window.hold(*work, target);
-                    return false;
-                }
-                UnitKind::Warmup(run) | UnitKind::Chain(run, _) | UnitKind::Control(run) => {
-                    work.run = Some(run as u32);
-                    work.target = Some(target as u32);
-                }
-            }
+            let Some(run) = kinds[work.unit as usize].run() else {
+                window.hold(*work, target);
+                return false;
+            };
+            work.run = Some(run as u32);
+            work.target = Some(target as u32);
             window.comes_out(work.unit);
             true
         });

@@ -44,6 +44,7 @@ pub use manager::{SlotStatus, Status, dismiss, part, run, run_and_grow, status_p
 pub use options::Options;
 pub use plan::{Plan, PlannedRun, PlannedTarget};
 pub use proposer::{Partial, Proposer};
+pub use ranks::RankPlace;
 pub use report::{Cut, Interruption, Observer, Progress, RunReport, RunState, Summary};
 pub use results::{gather, gather_again, list};
 pub use run_table::{RunTable, Setting, write_tables};
@@ -141,6 +142,21 @@ pub enum SweepError {
         asked: Arith,
         /// What every rank has.
         common: Arith,
+    },
+    /// Ranks whose devices would not give the same bits.
+    #[error(
+        "rank 0 has a device of arithmetic {expected}, and that of rank {rank} on {host} is {has}: ask for one kind of \
+         GPU, one for every rank, or compute with --device cpu"
+    )]
+    Device {
+        /// The rank.
+        rank: usize,
+        /// Its machine.
+        host: String,
+        /// What it has.
+        has: String,
+        /// What rank 0 has.
+        expected: String,
     },
     /// An arithmetic by a wrong name.
     #[error(transparent)]

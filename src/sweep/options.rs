@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use crate::device::Arith;
+use crate::device::gpu::RankDevice;
 
 /// How a sweep is to be run; nothing here changes a result.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Options {
     pub unit_timeout: Option<Duration>,
     /// When the job will be ended from outside.
     pub deadline: Option<Instant>,
+    /// The device of this rank, where it uses one.
+    pub device: Option<RankDevice>,
 }
 
 impl Options {
@@ -43,6 +46,7 @@ impl Options {
             retries: 1,
             unit_timeout: Some(Duration::from_secs(3600)),
             deadline: None,
+            device: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::config::{
     self, Experiment, External, Id, Network, Parameters, Place, PosteriorSpec, Problem, SamplerSpec,
     TargetSpec,
 };
+use crate::device::gpu::DeviceInfo;
 use crate::io::npz;
 use crate::sampler;
 use crate::target::{ExternalArrays, TargetError, network_of, param_count};
@@ -23,6 +24,8 @@ pub struct Plan {
     pub targets: Arc<Vec<PlannedTarget>>,
     /// Runs, target by target; then those that were [added](Self::with).
     pub runs: Vec<Arc<PlannedRun>>,
+    /// Runs that a device was there for and that stay on the CPU, by the reason.
+    pub stays: Vec<(String, Vec<String>)>,
     /// What tables call each run's sampler.
     names: Vec<String>,
 }
@@ -84,6 +87,8 @@ pub struct PlannedRun {
     pub gates: Vec<usize>,
     /// Wall seconds of all units together after which it is given up.
     pub most_seconds: Option<f64>,
+    /// The kind of device that its chains run on, in one unit; `None`: the CPU.
+    pub device: Option<&'static str>,
 }
 
 impl PlannedRun {
@@ -110,6 +115,7 @@ impl PlannedRun {
             tensorboard: false,
             gates: Vec::new(),
             most_seconds: None,
+            device: None,
             fge: sampler::expected_fge(sampler, target.rows, dim, control),
         }
     }
@@ -119,16 +125,44 @@ impl PlannedRun {
         target.n_data as f64 * self.posterior.beta(target.n_data)
     }
 
+    /// Units of its chains: one each, or one for all of them on a device.
+    pub fn chain_units(&self) -> usize {
+        if self.device.is_some() { 1 } else { self.sampler.chains }
+    }
+
     /// Number of units that make the run.
     pub fn units(&self) -> usize {
-        1 + self.sampler.chains + usize::from(self.control)
+        1 + self.chain_units() + usize::from(self.control)
+    }
+
+    /// Puts its chains on a device, where that can be; else why not. It is another run then: its random numbers are.
+    fn put_on(&mut self, target: &PlannedTarget, info: &DeviceInfo) -> Result<(), String> {
+        if self.chosen.is_some() {
+            return Err("posterior.parameters chooses some, and the kernels sample all".to_owned());
+        }
+        let network = target.network.as_ref().map(|network| (network, target.spec.problem.loss()));
+        if let Some(why) = sampler::stays_on_cpu(&self.sampler, network, target.rows, info.shared) {
+            return Err(why);
+        }
+        self.id = config::on_device(&self.id, info.kind);
+        self.stream = config::on_device(&self.stream, info.kind);
+        self.device = Some(info.kind);
+        Ok(())
     }
 }
 
 impl Plan {
-    /// Plans an experiment. Files of `external` targets are read here, once, and enter the
+    /// Plans an experiment for the CPU. Files of `external` targets are read here, once, and enter the
     /// identities by their content.
     pub fn new(experiment: &Experiment) -> Result<Self, SweepError> {
+        Self::on(experiment, None)
+    }
+
+    /// Plans an experiment, the chains of the runs that can be there on a device of that kind.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn on(experiment: &Experiment, device: Option<&DeviceInfo>) -> Result<Self, SweepError> {
         let mut targets = Vec::with_capacity(experiment.targets.len());
         for (index, entry) in experiment.targets.iter().enumerate() {
             let external = match &entry.spec.problem {
@@ -158,6 +192,7 @@ impl Plan {
                 build_fge: size.build_fge,
             });
         }
+        let mut left: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut masks = chosen::Masks::default();
         let mut choices = Choices::default();
         let runs: Result<Vec<Arc<PlannedRun>>, SweepError> = experiment
@@ -174,12 +209,19 @@ impl Plan {
                 let choice = (chosen, mask);
                 let mut planned = PlannedRun::of((run.target, target), &run.sampler, &run.posterior, choice);
                 planned.tensorboard = run.tensorboard;
+                if let Some(info) = device
+                    && let Err(why) = planned.put_on(target, info)
+                {
+                    let name = run.sampler.algo.name();
+                    left.entry(why).or_default().push(format!("{name} on {}", target.label));
+                }
                 Ok(Arc::new(planned))
             })
             .collect();
         let runs = runs?;
         let names = names(&targets, &runs);
-        let plan = Self { name: experiment.name.clone(), targets: Arc::new(targets), runs, names };
+        let stays = left.into_iter().collect();
+        let plan = Self { name: experiment.name.clone(), targets: Arc::new(targets), runs, stays, names };
         plan.refuse_twins()?;
         Ok(plan)
     }

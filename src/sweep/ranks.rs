@@ -4,9 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What units run on.
-const DEVICE: &str = "cpu";
-
 /// The place of one rank.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct RankPlace {
@@ -16,8 +13,8 @@ pub struct RankPlace {
     pub host: String,
     /// Its number on that machine.
     pub node_rank: usize,
-    /// What its units run on.
-    pub device: &'static str,
+    /// Its GPU: name, memory, PCI address, arithmetic; `cpu` where it uses none.
+    pub device: String,
     /// The instruction set that they use.
     pub arithmetic: &'static str,
     /// Units that run at a time.
@@ -27,7 +24,17 @@ pub struct RankPlace {
 impl RankPlace {
     /// A rank whose arithmetic is still to be agreed on.
     pub fn new(rank: usize, host: String, node_rank: usize, slots: usize) -> Self {
-        Self { rank, host, node_rank, device: DEVICE, arithmetic: "", slots }
+        Self { rank, host, node_rank, device: "cpu".to_owned(), arithmetic: "", slots }
+    }
+
+    /// The same with a device, where there is one.
+    pub fn with_device(self, device: Option<String>) -> Self {
+        Self { device: device.unwrap_or(self.device), ..self }
+    }
+
+    /// Whether it has a device beside the CPU.
+    pub fn has_device(&self) -> bool {
+        self.device != "cpu"
     }
 }
 
@@ -49,6 +56,8 @@ pub struct Launch {
     pub by: String,
     /// Its ranks, in order.
     pub ranks: Vec<RankPlace>,
+    /// Arithmetic of their devices, where they use them.
+    pub device: Option<String>,
 }
 
 impl Launch {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::execute::{TargetCache, execute};
 use super::unit::{End, Order, Outcome, UnitName};
 use super::watch::{Control, Watcher};
+use crate::device::gpu::{RankDevice, ThreadDevice};
 use crate::resume::Desk;
 use crate::store::{self, Hash};
 
@@ -58,13 +59,19 @@ pub struct SlotPool {
     files: Arc<Mutex<Option<OwnFiles>>>,
     queues: Vec<Sender<Order>>,
     threads: Vec<JoinHandle<()>>,
+    device: Option<RankDevice>,
     report: Box<dyn Fn() -> Box<dyn Fn(Report) + Send>>,
 }
 
 impl SlotPool {
-    /// Starts `slots` threads that save their work `every` so often; what they have to tell is handed to
-    /// `report`.
-    pub fn start<F>(slots: usize, every: Duration, report: F) -> std::io::Result<Self>
+    /// Starts `slots` threads that save their work `every` so often, and that may use `device`; what they have to tell
+    /// is handed to `report`.
+    pub fn start<F>(
+        slots: usize,
+        every: Duration,
+        device: Option<RankDevice>,
+        report: F,
+    ) -> std::io::Result<Self>
     where
         F: Fn(Report) + Clone + Send + 'static,
     {
@@ -74,6 +81,7 @@ impl SlotPool {
             files: Arc::new(Mutex::new(None)),
             queues: Vec::with_capacity(slots),
             threads: Vec::with_capacity(slots),
+            device,
             report: Box::new(move || Box::new(report.clone())),
         };
         for slot in 0..slots {
@@ -92,12 +100,13 @@ impl SlotPool {
             control: Arc::clone(&self.control),
             files: Arc::clone(&self.files),
         };
-        let report = (self.report)();
+        let (report, device) = ((self.report)(), self.device.clone());
         let thread = std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || {
+            let device = ThreadDevice::new(device);
             let mut brisk = false;
             while let Some(order) = next(&orders, brisk) {
                 let begun = Instant::now();
-                bench.work(order, &report);
+                bench.work(order, &device, &report);
                 brisk = begun.elapsed() < BRISK;
             }
         })?;
@@ -179,7 +188,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn work(&self, order: Order, report: &impl Fn(Report)) {
+    fn work(&self, order: Order, device: &ThreadDevice, report: &impl Fn(Report)) {
         let Order { unit, name, task, attempt, resume } = order;
         let slot = self.slot;
         if self.control.is_stopping() || self.control.is_cancelled(slot, unit) {
@@ -201,7 +210,8 @@ impl Bench {
         };
         self.control.passed_on(slot);
         let watcher = Watcher::new(&self.control, (slot, unit), |state| pack(seconds(), &state), keep);
-        let mut outcome = execute(*task, &self.cache, Desk::new(watcher, resume), (&name.part, attempt));
+        let rank = (&*self.cache, device);
+        let mut outcome = execute(*task, rank, Desk::new(watcher, resume), (&name.part, attempt));
         outcome.seconds += before;
         if let End::Paused(pause) = &mut outcome.end {
             pause.state = pack(outcome.seconds, &pause.state);

@@ -154,10 +154,8 @@ pub fn offers_of_run(
     found: &Found<Box<Analysis>>,
 ) -> Result<Vec<(UnitKind, Offer)>, SweepError> {
     let planned = &plan.runs[run];
-    let chains = (0..planned.sampler.chains as u32).map(|c| UnitKind::Chain(run, c));
-    let kinds = [UnitKind::Warmup(run), UnitKind::Control(run)].into_iter().chain(chains);
     match found {
-        Found::Missing => Ok(left_of(dirs, &planned.id, &kinds.collect::<Vec<_>>(), plan)),
+        Found::Missing => Ok(left_of(dirs, &planned.id, &plan.units_of_run(run).collect::<Vec<_>>(), plan)),
         _ => let_go(dirs, &planned.id),
     }
 }

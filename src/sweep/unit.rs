@@ -38,6 +38,17 @@ pub enum Task {
         /// Numbers of draws, ascending, at which it waits to be told to go on.
         pauses: Vec<usize>,
     },
+    /// All chains of a run, or its control chain, on the rank's device.
+    OnDevice {
+        /// The run that they belong to.
+        sampling: Sampling,
+        /// What the run's warmup found.
+        adapted: Adapted,
+        /// Chains 0 … `chains` − 1.
+        chains: usize,
+        /// Chains of the run, or its control.
+        role: Role,
+    },
 }
 
 /// What all units of a run share.
@@ -66,6 +77,13 @@ pub enum Output {
     Chain {
         /// Draws, final state, work.
         outcome: ChainOutcome,
+        /// L(w*) in the sampler's own arithmetic.
+        l0: f64,
+    },
+    /// Of all chains of a run.
+    Chains {
+        /// Of each its draws, final state, work.
+        outcomes: Vec<ChainOutcome>,
         /// L(w*) in the sampler's own arithmetic.
         l0: f64,
     },
@@ -132,7 +150,7 @@ impl Outcome {
 pub struct UnitName {
     /// Id of the run or target.
     pub owner: [u8; 32],
-    /// `build`, `warmup`, `chain-3` or `control`.
+    /// `build`, `warmup`, `chain-3`, `chains` or `control`.
     pub part: String,
 }
 
@@ -227,6 +245,8 @@ pub enum ToManager {
         host: String,
         /// Its number on that host.
         node_rank: usize,
+        /// Its device, for people, and the device's arithmetic.
+        device: Option<(String, String)>,
     },
     /// The rank has heard that there is no more work.
     Bye,

@@ -13,20 +13,34 @@ use super::unit::{ToManager, ToWorker};
 use super::{MANAGER, SweepError, context};
 use crate::comm::Comm;
 use crate::device::Arith;
+use crate::device::gpu::RankDevice;
 
 /// How long rank 0, once it has told all to stop, waits for slots.
 pub const PATIENCE: Duration = Duration::from_millis(400);
 
-/// Serves the manager until it says stop. `signal` is set by signals that reach this process.
-pub fn work(comm: &mut dyn Comm, slots: usize, arith: Arith, signal: &AtomicUsize) -> Result<(), SweepError> {
+/// Serves the manager until it says stop. `device` is the rank's, where it may use one; `signal` is set by signals that
+/// reach this process.
+pub fn work(
+    comm: &mut dyn Comm,
+    slots: usize,
+    arith: Arith,
+    device: Option<RankDevice>,
+    signal: &AtomicUsize,
+) -> Result<(), SweepError> {
     let (report, inbox) = channel();
     // Until rank 0 says how often work is saved, there is none.
-    let pool = SlotPool::start(slots, Duration::MAX, move |told| {
+    let described = device.as_ref().map(|device| (device.info().to_string(), device.info().arithmetic()));
+    let pool = SlotPool::start(slots, Duration::MAX, device, move |told| {
         let _ = report.send(told);
     })?;
     let (node_rank, _) = comm.node_local();
-    let up =
-        ToManager::Up { arith: arith.name().to_owned(), slots: pool.len(), host: host_name(), node_rank };
+    let up = ToManager::Up {
+        arith: arith.name().to_owned(),
+        slots: pool.len(),
+        host: host_name(),
+        node_rank,
+        device: described,
+    };
     tell(comm, &up)?;
     let mut worker = Worker {
         steps: vec![0; pool.len()],

@@ -216,8 +216,12 @@ impl Desk {
                 if let Some((_, seconds, _)) = &parts.warmup {
                     told(UnitKind::Warmup(*index), *seconds);
                 }
-                for (chain, part) in parts.chains.iter().enumerate() {
-                    told(UnitKind::Chain(*index, chain as u32), part.seconds);
+                if self.plan.runs[*index].device.is_some() {
+                    told(UnitKind::Chains(*index), parts.chains.iter().map(|part| part.seconds).sum());
+                } else {
+                    for (chain, part) in parts.chains.iter().enumerate() {
+                        told(UnitKind::Chain(*index, chain as u32), part.seconds);
+                    }
                 }
                 if let Some(part) = &parts.control {
                     told(UnitKind::Control(*index), part.seconds);
@@ -288,6 +292,7 @@ impl Desk {
         let exact = files::exact_of(&self.store, target)?;
         let finished = finish::assemble(run, target, &exact, parts)?;
         let provenance = Provenance::now(&self.launch, finished.seconds, finished.hosts.clone());
+        let provenance = provenance.on_device(run.device.and(self.launch.device.clone()));
         let record = files::run_ref(&self.store, run, target, &finished, &provenance)?;
         if let Err(failure) = self.same_as_before(&record)? {
             // The record stays: it is what the run must come out as.

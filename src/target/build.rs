@@ -107,17 +107,19 @@ impl Target {
                 Box::new(NormalCrossingPotential::new(&problem.exponents))
             }
             (problem, network) => {
-                let loss = match problem {
-                    Problem::Mlp(problem) => &problem.loss,
-                    Problem::External(problem) => &problem.loss,
-                    _ => &Loss::Mse,
-                };
+                let loss = problem.loss();
                 // Built targets of the other kinds have a network.
                 let none = linear_network(self.in_dim, self.out_dim);
                 let network = network.as_ref().unwrap_or(&none);
-                Box::new(NetworkPotential::new(network, &cast::<T>(&self.x), &cast::<T>(&self.y), loss))
+                let (x, y) = self.data::<T>();
+                Box::new(NetworkPotential::new(network, &x, &y, loss))
             }
         }
+    }
+
+    /// X and Y in the arithmetic of `T`.
+    pub fn data<T: Real>(&self) -> (Vec<T>, Vec<T>) {
+        (cast(&self.x), cast(&self.y))
     }
 
     /// w* in the arithmetic of `T`.

@@ -2,7 +2,6 @@
 
 mod build;
 mod data;
-#[cfg(feature = "cuda")]
 mod device_network;
 mod dln;
 mod elementwise;
@@ -22,7 +21,6 @@ mod simple;
 mod training;
 
 pub use build::{Target, build, build_at};
-#[cfg(feature = "cuda")]
 pub use device_network::{DeviceNetwork, DeviceNetworkError};
 pub use error::TargetError;
 pub use exact::{

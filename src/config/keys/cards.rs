@@ -33,9 +33,9 @@ pub(in crate::config) static LOCAL_CARD: Table = Table {
         ),
         key(
             "device",
-            Kind::Choice(&["auto", "cpu"]),
+            Kind::Choice(&["auto", "cpu", "cuda"]),
             Default::Text("auto"),
-            "What computes. This version has the CPU only.",
+            "What computes. cuda: a GPU for the samplers that have kernels (docs/gpu.md), the CPU for the others. auto: cuda where there is a GPU, else cpu. `--device` wins.",
         ),
     ],
     advice: &[],
@@ -144,6 +144,6 @@ pub(in crate::config) static SLURM_CARD: Table = Table {
         ("time_limit", "did you mean walltime?"),
         ("worker_init", "did you mean prologue?"),
         ("tasks_per_node", "did you mean ntasks_per_node?"),
-        ("device", "this version has the CPU only; the key belongs to config/local.yaml"),
+        ("device", "give --device to the program; the key belongs to config/local.yaml"),
     ],
 };

@@ -183,9 +183,14 @@ fn again(run: &FoundRun, target: &TargetSpec) -> Option<Again> {
     let key = sampler.algo.length_key();
     let now = m.config.pointer(&format!("/sampler/algo/{}/{key}", sampler.algo.name()))?.as_u64()?;
     let sampler = sampler.algo.name();
+    // On the CPU it would be another run.
+    let device = if m.config.get("device").is_some() { " --device cuda" } else { "" };
     Some(Again {
-        command: format!("cat > {name}.yaml <<'END'\n{text}END\nlambda-hat-mpi {name}.yaml\n"),
-        more: format!("lambda-hat-mpi {name}.yaml --set samplers.{sampler}.overrides.{key}={}\n", 2 * now),
+        command: format!("cat > {name}.yaml <<'END'\n{text}END\nlambda-hat-mpi {name}.yaml{device}\n"),
+        more: format!(
+            "lambda-hat-mpi {name}.yaml{device} --set samplers.{sampler}.overrides.{key}={}\n",
+            2 * now
+        ),
     })
 }
 

@@ -94,7 +94,8 @@ impl Manager<'_> {
         let (run, place) = match kind {
             UnitKind::Chain(run, chain) => (run, chain as usize),
             UnitKind::Control(run) => (run, usize::MAX),
-            UnitKind::Build(_) | UnitKind::Warmup(_) => return,
+            // Runs that join are on the CPU.
+            UnitKind::Build(_) | UnitKind::Warmup(_) | UnitKind::Chains(_) => return,
         };
         self.gathering[run].gates.failed.entry(place).or_insert(failure);
         self.conclude_failure(run);

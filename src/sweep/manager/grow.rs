@@ -16,7 +16,7 @@ impl Gathering {
     pub(super) fn of(run: &PlannedRun) -> Self {
         Self {
             chains: vec![None; run.sampler.chains],
-            missing: run.sampler.chains + usize::from(run.control),
+            missing: run.chain_units() + usize::from(run.control),
             gates: Gates::of(run.sampler.chains),
             ..Self::default()
         }

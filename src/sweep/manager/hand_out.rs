@@ -115,6 +115,12 @@ impl Manager<'_> {
             role,
             pauses: self.pauses(run, role),
         };
+        let on_device = |run: usize, chains: usize, role: Role| Task::OnDevice {
+            sampling: sampling(run),
+            adapted: self.gathering[run].adapted.as_ref().map(|(a, ..)| a.clone()).unwrap_or_default(),
+            chains,
+            role,
+        };
         match kind {
             UnitKind::Build(t) => {
                 let target = &self.plan.targets[t];
@@ -127,6 +133,9 @@ impl Manager<'_> {
             }
             UnitKind::Warmup(r) => Task::Warmup(sampling(r)),
             UnitKind::Chain(r, c) => chain(r, c, Role::Main),
+            UnitKind::Chains(r) => on_device(r, self.plan.runs[r].sampler.chains, Role::Main),
+            // In the same arithmetic as the chains that it checks.
+            UnitKind::Control(r) if self.plan.runs[r].device.is_some() => on_device(r, 1, Role::Control),
             UnitKind::Control(r) => chain(r, 0, Role::Control),
         }
     }

@@ -93,13 +93,15 @@ fn conduct(
 ) -> Result<Summary, SweepError> {
     // A rank that takes no messages for so long is gone; everything that was saved is kept.
     comm.set_patience(options.unit_timeout, INTERRUPTED);
-    let ranks = meet_ranks(comm, options)?;
+    let on_device = plan.runs.iter().any(|run| run.device.is_some());
+    let ranks = meet_ranks(comm, options, on_device)?;
     let look = || Survey::of(plan, store, options.retry_failed);
     let survey = look()?;
     let _held = survey.lock_missing(plan, store, proposer.is_some())?;
     // Another sweep may have finished some of it before it let go of its locks.
     let survey = if survey.is_overtaken(plan, store)? { look()? } else { survey };
-    let launch = Launch { by: comm.describe(), ranks: ranks.clone() };
+    let device = options.device.as_ref().map(|device| device.info().arithmetic());
+    let launch = Launch { by: comm.describe(), ranks: ranks.clone(), device };
     let mut manager = Manager::new(plan, store, comm, options, observer, survey, launch)?;
     if proposer.is_some() {
         manager.expect_runs();
@@ -212,9 +214,10 @@ impl<'a> Manager<'a> {
         let (sender, inbox) = channel();
         let ranks = launch.ranks.clone();
         let to_me = sender.clone();
-        let pool = SlotPool::start(options.slots, options.checkpoint_every, move |told| {
-            let _ = to_me.send(Inbox::Slot(told));
-        })?;
+        let pool =
+            SlotPool::start(options.slots, options.checkpoint_every, options.device.clone(), move |told| {
+                let _ = to_me.send(Inbox::Slot(told));
+            })?;
         if let Some(dir) = options.checkpoint_dir.clone() {
             pool.write_to(OwnFiles { dir, context: context() });
         }

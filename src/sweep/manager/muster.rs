@@ -34,9 +34,18 @@ pub(super) fn send(comm: &mut dyn Comm, rank: usize, message: &ToWorker) -> Resu
     Ok(comm.send(rank, &postcard::to_stdvec(message)?)?)
 }
 
-/// Waits for every rank, fixes the arithmetic, and returns what each rank got, in order.
-pub(super) fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<RankPlace>, SweepError> {
-    let mut ranks = vec![RankPlace::new(MANAGER, host_name(), comm.node_local().0, options.slots)];
+/// Waits for every rank, fixes the arithmetic, and returns what each rank got, in order. Where `on_device`, chains will
+/// run on a device: every rank must have one of the same arithmetic.
+pub(super) fn meet_ranks(
+    comm: &mut dyn Comm,
+    options: &Options,
+    on_device: bool,
+) -> Result<Vec<RankPlace>, SweepError> {
+    let own = options.device.as_ref().map(|device| (device.info().to_string(), device.info().arithmetic()));
+    let (device, expected) = own.filter(|_| on_device).unzip();
+    let place = RankPlace::new(MANAGER, host_name(), comm.node_local().0, options.slots);
+    let mut ranks = vec![place.with_device(device)];
+    let mut other_device = None;
     let mut common = Arith::best();
     let mut pause = Backoff::new();
     let (_quiet, nothing) = channel::<()>();
@@ -44,10 +53,14 @@ pub(super) fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<R
         match comm.poll()? {
             Some((rank, bytes)) => {
                 match postcard::from_bytes(&bytes)? {
-                    ToManager::Up { arith, slots, host, node_rank } => {
+                    ToManager::Up { arith, slots, host, node_rank, device } => {
                         log::debug!("rank {rank} on {host} is there and has {arith}");
                         common = common.min(arith.parse()?);
-                        ranks.push(RankPlace::new(rank, host, node_rank, slots));
+                        let (device, has) = device.filter(|_| on_device).unzip();
+                        if has != expected {
+                            other_device.get_or_insert((rank, host.clone(), has));
+                        }
+                        ranks.push(RankPlace::new(rank, host, node_rank, slots).with_device(device));
                     }
                     // It is obeyed once the sweep has begun.
                     ToManager::Signal { signal } => options.signal.store(signal, Ordering::Relaxed),
@@ -58,6 +71,9 @@ pub(super) fn meet_ranks(comm: &mut dyn Comm, options: &Options) -> Result<Vec<R
                 pause.wait(&nothing);
             }
         }
+    }
+    if let (Some((rank, host, has)), Some(expected)) = (other_device, expected) {
+        return Err(SweepError::Device { rank, host, has: has.unwrap_or_else(|| "none".into()), expected });
     }
     let arith = match options.arith {
         Some(asked) if asked > common => return Err(SweepError::Arith { asked, common }),

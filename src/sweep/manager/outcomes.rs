@@ -106,7 +106,7 @@ impl Manager<'_> {
         let keep = match kind {
             UnitKind::Build(_) => false,
             UnitKind::Warmup(_) => true,
-            UnitKind::Chain(run, _) | UnitKind::Control(run) => !last(run),
+            UnitKind::Chain(run, _) | UnitKind::Chains(run) | UnitKind::Control(run) => !last(run),
         };
         // Borrowed, so that nothing large is copied but once.
         Ok(keep.then(|| postcard::to_stdvec(&(output, seconds, host))).transpose()?)
@@ -229,6 +229,13 @@ impl Manager<'_> {
                 self.gathering[run].chains[chain as usize] = Some(ChainPart { outcome, l0, seconds, host });
                 self.count_chain(run);
             }
+            (UnitKind::Chains(run), Output::Chains { outcomes, l0 }) => {
+                // Their seconds are each an equal share.
+                let seconds = seconds / outcomes.len().max(1) as f64;
+                let part = |outcome| Some(ChainPart { outcome, l0, seconds, host: host.clone() });
+                self.gathering[run].chains = outcomes.into_iter().map(part).collect();
+                self.count_chain(run);
+            }
             (UnitKind::Control(run), Output::Chain { outcome, l0 }) => {
                 self.gathering[run].control = Some(ChainPart { outcome, l0, seconds, host });
                 self.count_chain(run);
@@ -267,7 +274,7 @@ impl Manager<'_> {
     fn fail(&mut self, kind: UnitKind, failure: Failure) {
         match kind {
             UnitKind::Build(t) => self.write(Job::TargetFailed { index: t, failure }),
-            UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Control(r) => {
+            UnitKind::Warmup(r) | UnitKind::Chain(r, _) | UnitKind::Chains(r) | UnitKind::Control(r) => {
                 self.fail_runs(vec![r], &failure);
             }
         }

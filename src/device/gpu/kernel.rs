@@ -1,10 +1,11 @@
 //! The kernels' names, and what they take.
 
-use super::driver::{Buffer, DeviceNumber};
+use super::buffer::{Buffer, Number};
 
-/// Bytes of `NetworkPlan` and `NetworkArgs` of the kernels' sources.
+/// Bytes of `NetworkPlan`, `NetworkArgs` and `SgldArgs` of the kernels' sources.
 const PLAN: usize = 18 * 4 + 2 * 8 + 24 * 14 * 4;
 const ARGS: usize = 7 * 8 + 2 * 4;
+const SGLD: usize = 6 * 4 + 6 * 8 + 6 * 8 + 6 * 4;
 
 /// A kernel of `kernels/kernels.cu`; each is there for `f32` and for `f64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +22,20 @@ pub enum Kernel {
     NetworkPack,
     /// Sums segments.
     Reduce,
+    /// Steps of SGLD chains.
+    SgldSteps,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NetworkGradient,
         Self::NetworkLoss,
         Self::NetworkGradientWide,
         Self::NetworkLossWide,
         Self::NetworkPack,
         Self::Reduce,
+        Self::SgldSteps,
     ];
 
     /// Its name without the number type.
@@ -43,6 +47,7 @@ impl Kernel {
             Self::NetworkLossWide => "network_loss_wide",
             Self::NetworkPack => "network_pack",
             Self::Reduce => "reduce",
+            Self::SgldSteps => "sgld_steps",
         }
     }
 
@@ -51,6 +56,7 @@ impl Kernel {
         match self {
             Self::NetworkPack => &[PLAN, 8, 8],
             Self::Reduce => &[4, 4, 8, 8, 8, 8, 8],
+            Self::SgldSteps => &[PLAN, ARGS, SGLD, 4],
             _ => &[PLAN, ARGS],
         }
     }
@@ -76,9 +82,19 @@ impl Parameter {
         Self(value.to_ne_bytes().to_vec())
     }
 
-    /// The address of an array; 0 for none.
-    pub fn array<T: DeviceNumber>(array: Option<&Buffer<'_, T>>) -> Self {
+    /// The address of an array.
+    pub fn array<T: Number>(array: &Buffer<'_, T>) -> Self {
         Self::default().and_array(array)
+    }
+
+    /// The address of number `offset` of an array.
+    pub fn array_at<T: Number>(array: &Buffer<'_, T>, offset: usize) -> Self {
+        Self::default().and_array_at(array, offset)
+    }
+
+    /// The address of no array.
+    pub fn none() -> Self {
+        Self::default().and_none()
     }
 
     /// Then an `int`, which must be below 2³¹.
@@ -88,10 +104,37 @@ impl Parameter {
         self
     }
 
-    /// Then the address of an array.
-    pub fn and_array<T: DeviceNumber>(mut self, array: Option<&Buffer<'_, T>>) -> Self {
-        self.0.extend(array.map_or(0, Buffer::address).to_ne_bytes());
+    /// Then an `unsigned`.
+    pub fn and_word(mut self, value: u32) -> Self {
+        self.0.extend(value.to_ne_bytes());
         self
+    }
+
+    /// Then an `unsigned long long`.
+    pub fn and_long(mut self, value: u64) -> Self {
+        self.0.extend(value.to_ne_bytes());
+        self
+    }
+
+    /// Then a `double`.
+    pub fn and_double(mut self, value: f64) -> Self {
+        self.0.extend(value.to_ne_bytes());
+        self
+    }
+
+    /// Then the address of an array.
+    pub fn and_array<T: Number>(self, array: &Buffer<'_, T>) -> Self {
+        self.and_array_at(array, 0)
+    }
+
+    /// Then the address of number `offset` of an array.
+    pub fn and_array_at<T: Number>(self, array: &Buffer<'_, T>, offset: usize) -> Self {
+        self.and_long(array.address_of(offset))
+    }
+
+    /// Then the address of no array.
+    pub fn and_none(self) -> Self {
+        self.and_long(0)
     }
 
     /// Its length in bytes.
@@ -104,8 +147,14 @@ impl Parameter {
         self.0.is_empty()
     }
 
+    /// The bytes.
+    pub(in crate::device) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The bytes in memory that is aligned for any field.
-    pub(super) fn words(&self) -> Vec<u64> {
+    #[cfg(feature = "cuda")]
+    pub(in crate::device) fn words(&self) -> Vec<u64> {
         let word = |chunk: &[u8]| {
             let mut bytes = [0; 8];
             bytes[..chunk.len()].copy_from_slice(chunk);

@@ -1,0 +1,72 @@
+// The program as a device: memory by address, launches by name. `src/device/gpu/host.rs` is the other end.
+#pragma once
+
+#include "launch.cuh"
+
+namespace {
+
+inline void allocate_bytes() {
+    const size_t bytes = read_one<unsigned long long>();
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 256, bytes) != 0) memory = nullptr;
+    if (memory != nullptr) std::memset(memory, 0, bytes);
+    write_many(std::vector<unsigned long long>{reinterpret_cast<unsigned long long>(memory)});
+}
+
+inline void* read_address() { return reinterpret_cast<void*>(read_one<unsigned long long>()); }
+
+inline void write_memory() {
+    void* to = read_address();
+    const size_t bytes = read_one<unsigned long long>();
+    read_bytes(to, bytes);
+}
+
+inline void read_memory() {
+    const char* from = static_cast<const char*>(read_address());
+    const size_t bytes = read_one<unsigned long long>();
+    if (bytes != 0 && std::fwrite(from, 1, bytes, stdout) != bytes) stop("cannot write");
+}
+
+// One launch: grid, threads, shared memory, the kernel's name, its parameters as they are.
+template <typename T>
+void launch_kernel(bool backwards) {
+    const int columns = read_one<unsigned long long>(), chains = read_one<unsigned long long>();
+    const int threads = read_one<unsigned long long>(), bytes = read_one<unsigned long long>();
+    char name[33] = {};
+    read_bytes(name, 32);
+    const std::string kernel = name;
+    const auto run = [&](const std::function<void(Block&)>& body) {
+        launch(columns, chains, threads, bytes, backwards, body);
+    };
+    if (kernel == "reduce") {
+        const int dim = read_one<int>(), segments = read_one<int>();
+        const double scale = read_one<double>();
+        const T* grads = read_one<const T*>();
+        const double* losses = read_one<const double*>();
+        T* grad = read_one<T*>();
+        double* loss = read_one<double*>();
+        run([&](Block& block) { reduce<T>(block, dim, segments, scale, grads, losses, grad, loss); });
+        return;
+    }
+    const NetworkPlan plan = read_one<NetworkPlan>();
+    if (kernel == "network_pack") {
+        const T* w = read_one<const T*>();
+        T* packed = read_one<T*>();
+        run([&](Block& block) { pack_chain(block, plan, w, packed); });
+        return;
+    }
+    const NetworkArgs<T> args = read_one<NetworkArgs<T>>();
+    if (kernel == "network_gradient") run([&](Block& block) { NetworkPass<T, true, true>(block, plan, args).run(); });
+    else if (kernel == "network_loss") run([&](Block& block) { NetworkPass<T, false, true>(block, plan, args).run(); });
+    else if (kernel == "network_gradient_wide") run([&](Block& block) { NetworkPass<T, true, false>(block, plan, args).run(); });
+    else if (kernel == "network_loss_wide") run([&](Block& block) { NetworkPass<T, false, false>(block, plan, args).run(); });
+    else if (kernel == "sgld_steps") {
+        const SgldArgs<T> sgld = read_one<SgldArgs<T>>();
+        const int steps = read_one<int>();
+        run([&](Block& block) { sgld_steps<T>(block, plan, args, sgld, steps); });
+    } else {
+        stop("unknown kernel");
+    }
+}
+
+}  // namespace
