@@ -198,8 +198,8 @@ impl Folded {
         }
         let (index, value) = (|k: usize| order[places[k] as usize], |k: usize| distance(places[k]));
         let scores = scores_in_order(halves.total(), n, index, value);
-        let pairs = places.array_windows().skip(2);
-        let tied = pairs.filter(|[a, b]| distance(*a) == distance(*b)).map(|[a, _]| *a).collect();
+        let pairs = places.windows(2).skip(2);
+        let tied = pairs.filter(|pair| distance(pair[0]) == distance(pair[1])).map(|pair| pair[0]).collect();
         let reduction = halves.reduction_of(&scores);
         Self { places, tied, scores, reduction }
     }
@@ -211,12 +211,13 @@ impl Folded {
         let mut next = tied.next();
         self.places.len() == n
             && distance(a).max(distance(b)) < distance(c)
-            && self.places[2..].array_windows().all(|&[a, b]| {
-                if next == Some(&a) {
+            && self.places[2..].windows(2).all(|pair| {
+                let (here, beyond) = (distance(pair[0]), distance(pair[1]));
+                if next == Some(&pair[0]) {
                     next = tied.next();
-                    distance(a) == distance(b)
+                    here == beyond
                 } else {
-                    distance(a) < distance(b)
+                    here < beyond
                 }
             })
     }

@@ -183,8 +183,12 @@ fn again(run: &FoundRun, target: &TargetSpec) -> Option<Again> {
     let key = sampler.algo.length_key();
     let now = m.config.pointer(&format!("/sampler/algo/{}/{key}", sampler.algo.name()))?.as_u64()?;
     let sampler = sampler.algo.name();
-    // On the CPU it would be another run.
-    let device = if m.config.get("device").is_some() { " --device cuda" } else { "" };
+    // Elsewhere it would be another run; what only CPUs run needs no word.
+    let device = match (m.config.get("device").is_some(), sampler) {
+        (true, _) => " --device cuda",
+        (false, "sgld") => " --device cpu",
+        (false, _) => "",
+    };
     Some(Again {
         command: format!("cat > {name}.yaml <<'END'\n{text}END\nlambda-hat-mpi {name}.yaml{device}\n"),
         more: format!(
