@@ -21,6 +21,7 @@ pub mod sweep;
 pub mod target;
 pub mod trace;
 pub mod tune;
+pub mod wire;
 
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -7,6 +7,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 /// How far a piece of work has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +72,9 @@ pub enum Interruption {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Saved {
     /// Results of finished stages, in order.
-    done: Vec<Vec<u8>>,
+    done: Vec<ByteBuf>,
     /// State of the stage in progress.
+    #[serde(with = "serde_bytes")]
     part: Option<Vec<u8>>,
 }
 
@@ -115,7 +117,7 @@ impl<'a> Desk<'a> {
         }
         let result = work(self)?;
         self.saved.part = None;
-        self.saved.done.push(postcard::to_stdvec(&result).map_err(told)?);
+        self.saved.done.push(postcard::to_stdvec(&result).map_err(told)?.into());
         self.stage += 1;
         self.look(Progress::default())?;
         Ok(result)

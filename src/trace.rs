@@ -49,6 +49,7 @@ impl Column {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChainTrace {
     /// `values[column][draw]`
+    #[serde(with = "crate::wire::columns")]
     pub values: Vec<Vec<f64>>,
 }
 

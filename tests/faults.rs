@@ -306,19 +306,25 @@ fn a_retry_goes_on_from_the_checkpoint() {
     let child = spawn(job(root.path(), 1, "torture", &["--checkpoint-every", "0.02"]));
     is_working(root.path());
     std::thread::sleep(Duration::from_millis(300));
-    signal(&child, "KILL");
-    let _ = child.wait_with_output();
+    // Units in progress write a checkpoint when the job stops, after all that are done.
+    signal(&child, "TERM");
+    let stopped = Ran::from(child.wait_with_output().expect("ends"));
+    if stopped.code == 0 {
+        eprintln!("the job was over before the signal: nothing to go on from");
+        return;
+    }
+    assert_eq!(stopped.code, INTERRUPTED, "{stopped:?}");
     let parts = || {
         let owners = std::fs::read_dir(root.path().join("store/checkpoints")).into_iter().flatten().flatten();
         let files = owners.flat_map(|o| std::fs::read_dir(o.path()).into_iter().flatten().flatten());
-        // The newest: a unit may be done whose last checkpoint still lies there.
+        // The newest: of units that are done the last checkpoint may still lie there.
         files
             .filter(|f| f.file_name().to_string_lossy().ends_with(".part"))
             .max_by_key(|f| f.metadata().and_then(|m| m.modified()).ok())
             .map(|f| f.file_name().to_string_lossy().into_owned())
     };
     let Some(part) = parts() else {
-        eprintln!("the job was between two units when it was killed: nothing to go on from");
+        eprintln!("the job was between two units when it was stopped: nothing to go on from");
         return;
     };
     let unit = part.trim_end_matches(".part").to_owned();

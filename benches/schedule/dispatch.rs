@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
-use lambda_hat::comm;
+use lambda_hat::comm::{self, Comm};
 use lambda_hat::config::{self, LoadOptions};
 use lambda_hat::device::Arith;
 use lambda_hat::store::Store;
@@ -16,7 +16,8 @@ use crate::measure::median;
 /// What the units of a job are.
 #[derive(Clone, Copy)]
 pub enum Units {
-    /// One draw of one dimension: nothing but dispatch.
+    /// One step of one dimension without a burn-in, which the samplers with a Metropolis test always have:
+    /// nothing but dispatch.
     Empty,
     /// A thousand draws on the preset `small`, some 15 ms.
     Small,
@@ -68,12 +69,15 @@ pub fn job(units: Units, ranks: usize) -> Result<Shown, String> {
 
 /// What each rank of the job does.
 pub fn rank(word: &str) -> Result<(), String> {
-    play(word).map_err(|e| e.to_string())
+    let mut comm = comm::connect(false).map_err(|e| e.to_string())?;
+    play(word, comm.as_mut()).map_err(|e| e.to_string()).inspect_err(|e| {
+        // The others would wait for this rank.
+        eprintln!("rank {}: {e}", comm.rank());
+        comm.abort(1)
+    })
 }
 
-fn play(word: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let mut comm = comm::connect(false)?;
-    let comm = comm.as_mut();
+fn play(word: &str, comm: &mut dyn Comm) -> Result<(), Box<dyn std::error::Error>> {
     if comm.rank() != MANAGER {
         sweep::work(comm, 1, Arith::best(), None, &AtomicUsize::new(0))?;
         comm.barrier();
@@ -94,20 +98,22 @@ fn play(word: &str) -> Result<(), Box<dyn std::error::Error>> {
 /// Few runs of many chains: finishing a run is the writer's business, and of the empty ones none is finished
 /// while the clock runs.
 fn yaml(word: &str) -> String {
-    let (target, sampler, runs) = match word {
+    let (target, sampler, settings, runs) = match word {
         "empty" => (
             "problem: quadratic, eigenvalues: [1], n_data: 10",
-            "draws: 1, warmup: 0, chains: 4000, num_integration_steps: 1",
+            "sgld",
+            "steps: 1, warmup: 0, eval_every: 1, step_size: 0.001, dtype: f64, chains: 4000",
             8,
         ),
         _ => (
             "model: small, data: small, teacher: _null, overrides: { training: { steps: 100 } }",
+            "hmc",
             "draws: 1000, warmup: 0, chains: 100",
             3,
         ),
     };
     let samplers: String = (0..runs)
-        .map(|seed| format!("  - {{ name: hmc, seed: {seed}, overrides: {{ {sampler} }} }}\n"))
+        .map(|seed| format!("  - {{ name: {sampler}, seed: {seed}, overrides: {{ {settings} }} }}\n"))
         .collect();
     format!("experiment: dispatch\ntargets: [{{ {target} }}]\nsamplers:\n{samplers}")
 }

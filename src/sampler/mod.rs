@@ -176,6 +176,7 @@ pub struct Adapted {
     /// Step size.
     pub step_size: f64,
     /// Diagonal of the inverse mass matrix; empty for samplers without one.
+    #[serde(with = "crate::wire::floats")]
     pub inverse_mass: Vec<f64>,
     /// Distance over which a momentum's direction is forgotten (mclmc).
     pub length: Option<f64>,
@@ -214,6 +215,7 @@ pub struct ChainOutcome {
     /// Its draws.
     pub trace: ChainTrace,
     /// The kernel's last state (postcard), from which more draws continue.
+    #[serde(with = "serde_bytes")]
     pub final_state: Vec<u8>,
     /// Work of the burn-in in full gradients.
     pub fge_warmup: f64,
@@ -221,12 +223,22 @@ pub struct ChainOutcome {
     pub fge_sampling: f64,
 }
 
+impl ChainOutcome {
+    /// Bytes that it travels as, at most.
+    pub fn bytes(&self) -> usize {
+        let columns = self.trace.values.iter().map(|column| size_of_val(column.as_slice()) + 10);
+        columns.sum::<usize>() + self.final_state.len() + 64
+    }
+}
+
 /// A chain that waits at a place where it was told to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pause {
     /// The checkpoint from which it goes on.
+    #[serde(with = "serde_bytes")]
     pub state: Vec<u8>,
     /// Its column `llc` so far.
+    #[serde(with = "crate::wire::floats")]
     pub llc: Vec<f64>,
     /// Its work so far in full gradients.
     pub fge: f64,

@@ -17,7 +17,7 @@ use super::atomic::{entries, write_file, write_volatile};
 use super::disk;
 use super::{Hash, Store, StoreError, check_name};
 
-const MAGIC: &[u8; 8] = b"LHCKPT01";
+const MAGIC: &[u8; 8] = b"LHCKPT02";
 const HEAD: usize = 8 + 32 + 4;
 
 /// A file of unfinished work.

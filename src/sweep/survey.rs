@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use serde_bytes::ByteBuf;
+
 use super::files;
 use super::graph::UnitKind;
 use super::plan::{Plan, PlannedRun};
@@ -177,7 +179,7 @@ fn left_of(dirs: &[PathBuf], id: &Id, kinds: &[UnitKind], plan: &Plan) -> Vec<(U
     }
     let mut done = BTreeMap::new();
     for kept in files.iter().filter(|kept| kept.name.ends_with(".done")) {
-        match postcard::from_bytes::<Vec<(String, Vec<u8>)>>(&kept.content) {
+        match postcard::from_bytes::<Vec<(String, ByteBuf)>>(&kept.content) {
             Ok(units) => done.extend(units),
             Err(e) => log::warn!("{} of {}: {e}; its work is done again", kept.name, id.short(12)),
         }

@@ -89,6 +89,19 @@ pub enum Output {
     },
 }
 
+impl Output {
+    /// Bytes that it travels as, about.
+    pub fn bytes(&self) -> usize {
+        let numbers = match self {
+            Self::Target(target) => target.x.len() + target.y.len() + target.w_star.len(),
+            Self::Adapted(adapted) => adapted.inverse_mass.len(),
+            Self::Chain { outcome, .. } => return outcome.bytes(),
+            Self::Chains { outcomes, .. } => return outcomes.iter().map(ChainOutcome::bytes).sum(),
+        };
+        size_of::<f64>() * numbers + 1024
+    }
+}
+
 /// Why a unit failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
@@ -173,6 +186,7 @@ pub struct Order {
     /// How often it was tried before in this sweep.
     pub attempt: u32,
     /// The checkpoint to go on from.
+    #[serde(with = "serde_bytes")]
     pub resume: Option<Vec<u8>>,
 }
 
@@ -281,6 +295,7 @@ pub enum ToManager {
         /// The unit.
         unit: u32,
         /// Its state.
+        #[serde(with = "serde_bytes")]
         state: Vec<u8>,
     },
     /// A unit has ended.

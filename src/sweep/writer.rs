@@ -7,6 +7,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde_bytes::ByteBuf;
+
 use super::costs::Model;
 use super::fault::{self, Count};
 use super::files::{self, Provenance};
@@ -67,6 +69,15 @@ pub enum Job {
         content: Vec<u8>,
         /// Whether it must survive a power cut.
         durable: bool,
+    },
+    /// Keep products of finished units until their run is on disk.
+    KeepProducts {
+        /// The run.
+        owner: [u8; 32],
+        /// The file.
+        file: String,
+        /// Each unit's part and product.
+        products: Vec<(String, ByteBuf)>,
     },
     /// Remove what is kept of the unfinished work of a run.
     LetGo {
@@ -248,6 +259,11 @@ impl Desk {
             Job::Keep { owner, file, content, durable } => {
                 let dir = self.store.checkpoints();
                 store::keep(&dir, (&Hash(owner), &file), &context(), &content, durable)?;
+                Ok(Written::Kept)
+            }
+            Job::KeepProducts { owner, file, products } => {
+                let content = postcard::to_stdvec(&products)?;
+                store::keep(&self.store.checkpoints(), (&Hash(owner), &file), &context(), &content, false)?;
                 Ok(Written::Kept)
             }
             Job::LetGo { owner } => {

@@ -32,8 +32,10 @@ pub struct Target {
     pub spec: TargetSpec,
     /// X, n × inputs, row-major, already rounded to the build's precision; empty for targets without
     /// rows.
+    #[serde(with = "crate::wire::floats")]
     pub x: Vec<f64>,
     /// Y, n × outputs, likewise.
+    #[serde(with = "crate::wire::floats")]
     pub y: Vec<f64>,
     /// n, which for targets without rows enters β = β0/ln n only.
     pub n_data: usize,
@@ -44,6 +46,7 @@ pub struct Target {
     /// The network, where there is one.
     pub network: Option<Network>,
     /// The centre w* in the flat order, already rounded.
+    #[serde(with = "crate::wire::floats")]
     pub w_star: Vec<f64>,
     /// L0 = L_n(w*), by the build's arithmetic and precision.
     pub l0: f64,

@@ -13,6 +13,7 @@ pub struct Tensor {
     /// Length of each axis; empty for a scalar.
     pub shape: Vec<usize>,
     /// As many values as the product of `shape`.
+    #[serde(with = "crate::wire::floats")]
     pub values: Vec<f64>,
 }
 

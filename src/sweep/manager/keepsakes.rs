@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde_bytes::ByteBuf;
+
 use crate::sweep::unit::UnitName;
 
 /// No product waits longer.
@@ -18,14 +20,14 @@ pub struct File {
     pub owner: [u8; 32],
     /// Its name.
     pub name: String,
-    /// Its content.
-    pub content: Vec<u8>,
+    /// Each unit's part and product.
+    pub products: Vec<(String, ByteBuf)>,
 }
 
 /// Products by the run that they belong to, then by the unit.
 #[derive(Debug, Default)]
 pub struct Keepsakes {
-    waiting: BTreeMap<[u8; 32], Vec<(String, Vec<u8>)>>,
+    waiting: BTreeMap<[u8; 32], Vec<(String, ByteBuf)>>,
     bytes: usize,
     since: Option<Instant>,
 }
@@ -35,7 +37,7 @@ impl Keepsakes {
     pub fn add(&mut self, name: UnitName, product: Vec<u8>, now: Instant) {
         self.bytes += product.len();
         self.since.get_or_insert(now);
-        self.waiting.entry(name.owner).or_default().push((name.part, product));
+        self.waiting.entry(name.owner).or_default().push((name.part, ByteBuf::from(product)));
     }
 
     /// A run is on its way to the disk as a whole.
@@ -50,17 +52,14 @@ impl Keepsakes {
 
     /// A file each run: its owner, name, and content. It is called by its first unit, which no other file
     /// holds, and by the number of the others.
-    ///
-    /// # Errors
-    /// What does not serialise, which is a defect.
-    pub fn take(&mut self) -> Result<Vec<File>, postcard::Error> {
+    pub fn take(&mut self) -> Vec<File> {
         (self.bytes, self.since) = (0, None);
-        let file = |(owner, units): ([u8; 32], Vec<(String, Vec<u8>)>)| {
-            let name = match units.len() {
-                1 => format!("{}.done", units[0].0),
-                n => format!("{}_and_{}.done", units[0].0, n - 1),
+        let file = |(owner, products): ([u8; 32], Vec<(String, ByteBuf)>)| {
+            let name = match products.len() {
+                1 => format!("{}.done", products[0].0),
+                n => format!("{}_and_{}.done", products[0].0, n - 1),
             };
-            Ok(File { owner, name, content: postcard::to_stdvec(&units)? })
+            File { owner, name, products }
         };
         std::mem::take(&mut self.waiting).into_iter().map(file).collect()
     }
@@ -82,10 +81,10 @@ mod tests {
         kept.add(name(3, "warmup"), vec![4], start);
         kept.forget([3; 32]);
         assert!(!kept.are_due(start) && kept.are_due(start + LONGEST));
-        let files = kept.take().unwrap();
+        let files = kept.take();
         let names: Vec<(u8, &str)> = files.iter().map(|f| (f.owner[0], f.name.as_str())).collect();
         assert_eq!(names, [(1, "chain-0_and_1.done"), (2, "warmup.done")]);
-        assert!(!kept.are_due(start + LONGEST) && kept.take().unwrap().is_empty());
+        assert!(!kept.are_due(start + LONGEST) && kept.take().is_empty());
         kept.add(name(1, "chain-3"), vec![0; MOST], start);
         assert!(kept.are_due(start));
     }

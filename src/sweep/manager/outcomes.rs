@@ -108,17 +108,15 @@ impl Manager<'_> {
             UnitKind::Warmup(_) => true,
             UnitKind::Chain(run, _) | UnitKind::Chains(run) | UnitKind::Control(run) => !last(run),
         };
-        // Borrowed, so that nothing large is copied but once.
-        Ok(keep.then(|| postcard::to_stdvec(&(output, seconds, host))).transpose()?)
+        // Borrowed, and with room from the start, so that nothing large is copied but once.
+        let room = || Vec::with_capacity(output.bytes() + host.len() + 64);
+        Ok(keep.then(|| postcard::to_extend(&(output, seconds, host), room())).transpose()?)
     }
 
     /// Has the writer keep the products that wait.
     pub(super) fn keep(&mut self) {
-        match self.keepsakes.take() {
-            Ok(files) => files.into_iter().for_each(|File { owner, name, content }| {
-                self.write(Job::Keep { owner, file: name, content, durable: false });
-            }),
-            Err(e) => log::warn!("finished units are not kept: {e}"),
+        for File { owner, name: file, products } in self.keepsakes.take() {
+            self.write(Job::KeepProducts { owner, file, products });
         }
     }
 
