@@ -185,11 +185,13 @@ impl Worker {
 
 /// Waits for something in an inbox, ever longer while nothing happens: an idle rank costs no core.
 ///
-/// Where something happened twice within [`Backoff::BRISK`], it looks without sleeping for as long again: to
-/// wake a core that has gone idle takes longer than most units of such a sweep.
+/// Where something happened [`Backoff::ROW`] times in a row within [`Backoff::BRISK`] each, it looks without
+/// sleeping for as long again: to wake a core that has gone idle takes longer than most units of such a sweep.
+/// Fewer are a unit's end and what follows from it.
 pub struct Backoff {
     next: Duration,
     last: Instant,
+    row: u32,
     awake_until: Instant,
 }
 
@@ -197,18 +199,21 @@ impl Backoff {
     const FIRST: Duration = Duration::from_micros(20);
     const LAST: Duration = Duration::from_millis(2);
     const BRISK: Duration = Duration::from_micros(200);
+    const ROW: u32 = 8;
 
     /// Starts with the shortest wait.
     pub fn new() -> Self {
         let now = Instant::now();
-        Self { next: Self::FIRST, last: now, awake_until: now }
+        Self { next: Self::FIRST, last: now, row: 0, awake_until: now }
     }
 
     /// Something happened: the next wait is short again.
     pub fn reset(&mut self) {
         self.next = Self::FIRST;
         let now = Instant::now();
-        if now - std::mem::replace(&mut self.last, now) < Self::BRISK {
+        let soon = now - std::mem::replace(&mut self.last, now) < Self::BRISK;
+        self.row = if soon { self.row.saturating_add(1) } else { 0 };
+        if self.row >= Self::ROW {
             self.awake_until = now + Self::BRISK;
         }
     }
@@ -225,7 +230,7 @@ impl Backoff {
         match inbox.recv_timeout(self.next) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => {
-                self.next = (self.next * 2).min(Self::LAST);
+                self.next = (self.next * 4).min(Self::LAST);
                 None
             }
             Err(RecvTimeoutError::Disconnected) => {
