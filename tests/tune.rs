@@ -115,6 +115,16 @@ fn what_blows_up_is_a_failed_trial_with_its_reason() {
 }
 
 #[test]
+fn a_search_without_a_winner_names_no_settings() {
+    let root = temp();
+    // A budget in which no trial can end.
+    let ran = lambda_hat(root.path(), &["tune", &config(), "--method-budget", "0.001", "--local"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("no study has a trial to take settings from"), "{}", ran.out);
+    assert!(!ran.out.contains("results/best") && !root.path().join("results/best").exists(), "{}", ran.out);
+}
+
+#[test]
 fn a_search_that_was_killed_comes_to_the_same_table() {
     let whole = temp();
     searched(whole.path(), "2");

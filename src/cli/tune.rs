@@ -255,7 +255,11 @@ fn print_summary(
         say!("{}", note(&text));
     }
     let again = if executed == 0 { " (all was done before)" } else { "" };
-    say!("{}: {executed} units executed{again}; best settings are in results/best", tune.name);
+    let found = match conductor.studies().iter().any(|state| state.winner().is_some()) {
+        true => "best settings are in results/best",
+        false => "no study has a trial to take settings from",
+    };
+    say!("{}: {executed} units executed{again}; {found}", tune.name);
 }
 
 /// Prints how the studies of a root stand, by their journals alone.
