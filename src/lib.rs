@@ -1,7 +1,7 @@
 //! Local Learning Coefficient (LLC, λ̂) estimates of trained models, in bulk.
 //!
-//! The library behind the program `lambda-hat-mpi`. Modules stand in the order of their
-//! dependencies: a module imports only from modules above its own in this list.
+//! The library behind the program `lambda-hat-mpi`. A module imports only
+//! from modules above its own in the table of ARCHITECTURE.md.
 
 pub mod cli;
 pub mod comm;

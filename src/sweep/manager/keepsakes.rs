@@ -50,7 +50,7 @@ impl Keepsakes {
         self.since.is_some_and(|since| now.duration_since(since) >= LONGEST || self.bytes >= MOST)
     }
 
-    /// A file each run: its owner, name, and content. It is called by its first unit, which no other file
+    /// A file each run: its owner, name, and products. It is called by its first unit, which no other file
     /// holds, and by the number of the others.
     pub fn take(&mut self) -> Vec<File> {
         (self.bytes, self.since) = (0, None);
