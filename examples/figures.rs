@@ -291,6 +291,7 @@ fn studies(sheet: &mut Sheet) -> Result<(), Box<dyn Error>> {
         .map(|(n, x)| (n.to_string(), x))
         .into();
     let mut study = Trials {
+        shortened: 0,
         study: "small-data · sgld",
         objective: "|λ̂ − λ_ref| (nats)",
         cost: "work (FGE)",

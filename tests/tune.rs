@@ -122,6 +122,107 @@ fn a_search_without_a_winner_names_no_settings() {
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("no study has a trial to take settings from"), "{}", ran.out);
     assert!(!ran.out.contains("results/best") && !root.path().join("results/best").exists(), "{}", ran.out);
+    // Why, and what the trials would have taken.
+    assert!(ran.out.contains("all 8 failed: its budget of"), "{}", ran.out);
+    let expected = numbers(column(root.path(), "expected_fge"));
+    assert!(expected.iter().all(|fge| *fge > 100.0), "{expected:?}");
+}
+
+#[test]
+fn what_a_trial_is_expected_to_cost_is_what_it_costs() {
+    let root = temp();
+    searched(root.path(), "2");
+    let (fge, expected) = (column(root.path(), "fge"), numbers(column(root.path(), "expected_fge")));
+    let ColumnData::F64(fge) = fge else { panic!("{fge:?}") };
+    let mut seen = 0;
+    for (fge, expected) in fge.iter().zip(expected) {
+        // One that blows up ends early. The descent for L0 is counted whole and may end early; how long a
+        // trajectory is, and how many trials of a first step there are, is up to chance.
+        if let Some(fge) = fge {
+            assert!((0.9 * expected..=1.03 * expected).contains(fge), "{fge} of {expected} FGE");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 8, "{seen} trials ended");
+}
+
+/// Of the only study of that method in what a search printed as JSON.
+fn told(ran: &Ran, method: &str) -> Value {
+    let all: Value = serde_json::from_str(&ran.out).expect("JSON");
+    let studies = all["studies"].as_array().expect("studies").iter();
+    let of_method = |s: &&Value| s["study"].as_str().is_some_and(|name| name.ends_with(method));
+    studies.filter(of_method).next().cloned().expect("its study")
+}
+
+#[test]
+fn a_reference_that_is_made_anew_is_not_passed_off_as_the_study_s() {
+    let (root, config) = (temp(), config());
+    let few = ["--set", "search_space.sgld.step_size.high=1e-3"];
+    let rough = ["--set", "execution.budget.hmc_fge=1", "--allow-rough-reference"];
+    let first = searched_by(root.path(), &[&[config.as_str()], &few[..], &rough[..]].concat());
+    let first = told(&first, "hmc");
+    let reason = first["reference_rough"].as_str().expect("a reason");
+    assert!(reason.contains("(wanted: 1.00 %)"), "{reason}");
+    assert_eq!(first["reference_llc"], first["newest_reference_llc"]);
+
+    let second = searched_by(root.path(), &[&[config.as_str()], &few[..]].concat());
+    assert_eq!(second.code, 0, "{second:?}");
+    let second = told(&second, "hmc");
+    assert_eq!(second["reference_llc"], first["reference_llc"], "what trials are measured against stays");
+    assert_ne!(second["newest_reference_llc"], first["newest_reference_llc"]);
+    let newest = second["newest_reference_llc"].as_f64().expect("a number");
+    let off = (second["fresh_llc"].as_f64().expect("a number") - newest).abs() / newest;
+    assert!((second["relative_error"].as_f64().expect("a number") - off).abs() < 1e-12);
+
+    let arguments = [&["tune", config.as_str(), "--local", "-q"], &few[..]].concat();
+    let table = lambda_hat(root.path(), &arguments).out;
+    assert!(table.contains("its trials are measured against"), "{table}");
+    assert!(table.contains("its reference is rough: its standard error is"), "{table}");
+    let status = lambda_hat(root.path(), &["tune", "status"]).out;
+    assert!(status.contains("8/8") && status.contains("its reference is rough"), "{status}");
+    // The reference's file says what was found of its chains.
+    let dir = std::fs::read_dir(root.path().join("artifacts/problems")).expect("references");
+    let file = dir.flatten().next().expect("one").path().join("ref.json");
+    let kept: Value = serde_json::from_slice(&std::fs::read(file).expect("is there")).expect("JSON");
+    assert_eq!((kept["verdict"].as_str(), kept["converged"].as_bool()), (Some("ok"), Some(true)), "{kept}");
+    assert!(kept["divergences"].is_u64() && kept["drift_z"].is_f64(), "{kept}");
+}
+
+#[test]
+fn a_journal_of_other_settings_is_refused_by_their_names() {
+    let root = temp();
+    searched(root.path(), "2");
+    let (seed, low) = ("tune.sampler.seed=2", "search_space.hmc.draws.low=300");
+    let ran = lambda_hat(root.path(), &["tune", &config(), "--local", "--set", seed, "--set", low]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    for part in ["seed: 1 there, 2 now", "search_space.draws.domain.int.low: 200 there, 300 now", "--root"] {
+        assert!(ran.err.contains(part), "{part}: {}", ran.err);
+    }
+    assert!(!ran.err.contains("all done before"), "{}", ran.err);
+    let ran = lambda_hat(root.path(), &["tune", &config(), "--local", "--hmc-budget", "-1"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.err.contains("--hmc-budget") && ran.err.contains("expected seconds from 0"), "{}", ran.err);
+}
+
+#[test]
+fn objectives_are_called_by_their_names_and_units() {
+    let root = temp();
+    let pareto = ["--set", "tune.objective.type=pareto", "--set", "tune.objective.cost=seconds"];
+    let ran = searched_by(root.path(), &[&[config().as_str(), "--workers", "2"], &pareto[..]].concat());
+    let names = "|λ̂ − λ_ref|; time (s)";
+    assert_eq!(told(&ran, "hmc")["objective"], names);
+    assert!(texts(column(root.path(), "objective")).iter().all(|name| name == names));
+    let seconds = numbers(column(root.path(), "value_seconds"));
+    // Failed trials have none.
+    assert!(seconds.iter().all(|s| s.is_nan() || *s > 0.0) && seconds.iter().any(|s| *s > 0.0));
+    let dir = std::fs::read_dir(root.path().join("results/studies")).expect("studies");
+    for entry in dir.flatten().filter(|e| e.path().extension().is_some_and(|e| e == "log")) {
+        let text = std::fs::read_to_string(entry.path()).expect("a journal");
+        let system = text.lines().map(|l| serde_json::from_str::<Value>(l).expect("JSON"));
+        let named =
+            system.filter(|l| l["op_code"] == 3).map(|l| l["system_attr"]["study:metric_names"].clone());
+        assert_eq!(named.collect::<Vec<_>>(), [serde_json::json!(["|λ̂ − λ_ref|", "time (s)"])]);
+    }
 }
 
 #[test]

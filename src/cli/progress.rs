@@ -14,12 +14,14 @@ pub struct Display {
     quiet: bool,
     runs_done: usize,
     targets_done: usize,
+    /// Runs join on the way: how many there will be nobody knows.
+    grows: bool,
 }
 
 impl Display {
     /// A display that says nothing when `quiet`.
     pub fn new(quiet: bool) -> Self {
-        Self { bar: ProgressBar::hidden(), quiet, runs_done: 0, targets_done: 0 }
+        Self { bar: ProgressBar::hidden(), quiet, runs_done: 0, targets_done: 0, grows: false }
     }
 
     /// Takes the bar away.
@@ -51,6 +53,10 @@ impl Display {
         format!("[{count:>width$}/{total}]")
     }
 
+    fn run_place(&self, total: usize) -> String {
+        if self.grows { format!("[{:>3}]", self.runs_done) } else { Self::place(self.runs_done, total) }
+    }
+
     fn target_name(plan: &Plan, index: usize) -> String {
         format!("tgt_{}", plan.targets[index].id.short(12))
     }
@@ -72,16 +78,28 @@ const RANKS_SHOWN: usize = 16;
 impl Observer for Display {
     fn progress(&mut self, progress: &Progress<'_>) {
         match progress {
-            Progress::Planned { plan, units, ranks } => {
+            Progress::Planned { plan, units, ranks, grows } => {
                 let (targets, runs) = (plan.targets.len(), plan.runs.len());
-                if *units == 0 {
+                self.grows = *grows;
+                if *units == 0 && !grows {
                     self.say(&format!(
                         "{}: {targets} targets, {runs} runs, all done before: 0 units executed",
                         plan.name
                     ));
                     return;
                 }
-                self.say(&format!("{}: {targets} targets, {runs} runs, {units} units to do", plan.name));
+                if *grows {
+                    let built = match units {
+                        0 => "built before".to_owned(),
+                        n => format!("{n} of them to build"),
+                    };
+                    self.say(&format!(
+                        "{}: {targets} targets, {built}; runs join as the search wants them",
+                        plan.name
+                    ));
+                } else {
+                    self.say(&format!("{}: {targets} targets, {runs} runs, {units} units to do", plan.name));
+                }
                 if self.quiet {
                     return;
                 }
@@ -104,8 +122,10 @@ impl Observer for Display {
                 }
                 self.bar.set_length(*units as u64);
                 self.bar.set_draw_target(ProgressDrawTarget::stderr());
-                let style =
-                    ProgressStyle::with_template("{bar:30} {pos}/{len} units, {elapsed} gone, {eta} left");
+                let style = ProgressStyle::with_template(match grows {
+                    true => "{spinner} {pos} units done, {elapsed} gone",
+                    false => "{bar:30} {pos}/{len} units, {elapsed} gone, {eta} left",
+                });
                 self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                 self.bar.enable_steady_tick(Duration::from_millis(200));
             }
@@ -134,7 +154,7 @@ impl Observer for Display {
                 }
                 self.runs_done += 1;
                 let run = &plan.runs[*index];
-                let place = Self::place(self.runs_done, plan.runs.len());
+                let place = self.run_place(plan.runs.len());
                 let (sampler, name) = (plan.sampler_name(*index), Self::target_name(plan, run.target));
                 match &report.state {
                     RunState::Done(a) => {

@@ -18,8 +18,10 @@ use crate::config::{Device, LoadOptions};
 use crate::launch;
 use crate::store::Store;
 use crate::sweep::{self, Plan};
-use crate::tune::conduct::{Conductor, Settings, StudyState, plan, problem_name};
+use crate::tune::conduct::{Conductor, Settings, StudyState, TRIALS, plan, problem_name};
+use crate::tune::objective::names;
 use crate::tune::outputs;
+use crate::tune::reference::Reference;
 
 /// `workflow tune` and `workflow optuna` are `tune`.
 pub fn older_names(mut words: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -196,6 +198,7 @@ fn print_summary(
     unbroken(&mut shown, 0);
     let (mut rows, mut notes) = (Vec::new(), Vec::new());
     let dash = || "–".to_owned();
+    let objective = names(&tune.study.objective).join("; ");
     for state in conductor.studies() {
         let (settled, failed, pruned) = state.counts();
         let winner = state.winner();
@@ -204,8 +207,9 @@ fn print_summary(
             _ => None,
         });
         let (fresh, reference) = (state.fresh_estimate(), state.reference);
-        let off = fresh.zip(reference).map(|((llc, _), r)| (llc - r.llc).abs() / r.llc.abs());
-        let exact = conductor.problem(state.problem).1.is_some_and(|r| r.exact);
+        let newest = conductor.problem(state.problem).1;
+        let off = fresh.zip(newest).map(|((llc, _), r)| (llc - r.llc).abs() / r.llc.abs());
+        let exact = newest.is_some_and(|r| r.exact);
         shown.add_row([
             state.name.clone(),
             settled.to_string(),
@@ -219,7 +223,26 @@ fn print_summary(
         if let Some(trouble) = &state.trouble {
             notes.push(format!("{}: {trouble}", state.name));
         } else if winner.is_none() {
-            notes.push(format!("{}: no trial came to an end", state.name));
+            let why = match state.reasons().first() {
+                Some((reason, count)) if *count == settled => format!("; all {count} failed: {reason}"),
+                Some((reason, count)) => format!("; {count} of {settled} failed: {reason}"),
+                None => String::new(),
+            };
+            notes.push(format!("{}: no trial came to an end{why}", state.name));
+        }
+        if let Some(reason) = &state.rough {
+            notes.push(format!("{}: its reference is rough: {reason}", state.name));
+        }
+        if let Some((was, now)) =
+            reference.zip(newest.map(Reference::estimate)).filter(|(was, now)| was != now)
+        {
+            notes.push(format!(
+                "{}: its trials are measured against {}, the reference when it began, which its journal keeps; \"off\" \
+                 against today's, {}. Move its journal away to search against that",
+                state.name,
+                with_error(was.llc, was.mcse),
+                with_error(now.llc, now.mcse)
+            ));
         }
         if !state.reproducible {
             notes.push(format!(
@@ -235,7 +258,9 @@ fn print_summary(
             "best": best, "best_trial": winner.map(|t| t.number), "best_params": winner.map(|t| &t.params),
             "fresh_llc": fresh.map(|f| f.0), "fresh_half_width": fresh.map(|f| f.1), "relative_error": off,
             "reference_llc": reference.map(|r| r.llc), "reference_mcse": reference.map(|r| r.mcse),
-            "reference_exact": exact, "fge": work(state), "reproducible": state.reproducible, "trouble": state.trouble,
+            "reference_exact": exact, "reference_rough": state.rough, "newest_reference_llc": newest.map(|r| r.llc),
+            "newest_reference_mcse": newest.map(|r| r.mcse), "objective": objective, "reasons": state.reasons(),
+            "fge": work(state), "reproducible": state.reproducible, "trouble": state.trouble,
         }));
     }
     if as_json {
@@ -243,6 +268,8 @@ fn print_summary(
         return;
     }
     say!("{shown}");
+    let of_several = if tune.study.objective.values() > 1 { " (of the least in the first)" } else { "" };
+    say!("  best{of_several}: {objective}");
     for index in 0..plan.targets.len() {
         let (problem, reference) = conductor.problem(index);
         if let Some(r) = reference {
@@ -318,7 +345,7 @@ fn status(what: Option<&str>, common: &Common) -> Result<u8, Quit> {
         shown.add_row([
             study.clone(),
             name(&s.target),
-            format!("{}/{}", s.complete + s.pruned + s.failed, s.proposed),
+            format!("{}/{}", s.complete + s.pruned + s.failed, s.asked),
             s.pruned.to_string(),
             s.failed.to_string(),
             s.best.map_or_else(|| "–".to_owned(), number),
@@ -326,6 +353,9 @@ fn status(what: Option<&str>, common: &Common) -> Result<u8, Quit> {
         ]);
     }
     say!("{shown}");
+    for (study, reason) in found.iter().filter_map(|(study, s)| Some((study, s.rough.as_ref()?))) {
+        say!("{}", note(&format!("{study}: its reference is rough: {reason}")));
+    }
     for (study, _) in found.iter().filter(|(_, s)| s.by_clock) {
         say!("{}", note(&format!("{study}: not reproducible, a clock decided something in it")));
     }
@@ -336,8 +366,12 @@ fn status(what: Option<&str>, common: &Common) -> Result<u8, Quit> {
 #[derive(Debug, Default)]
 struct Standing {
     target: String,
+    /// Trials that were asked for; of a journal that does not say, those proposed.
+    asked: usize,
     proposed: usize,
     complete: usize,
+    /// Why its reference is rough, where it is.
+    rough: Option<String>,
     pruned: usize,
     failed: usize,
     /// A clock has decided something in it.
@@ -352,7 +386,7 @@ impl Standing {
     }
 
     fn json(&self, study: &str) -> Value {
-        json!({ "study": study, "target": self.target, "proposed": self.proposed, "complete": self.complete,
+        json!({ "study": study, "target": self.target, "asked": self.asked, "proposed": self.proposed, "reference_rough": self.rough, "complete": self.complete,
             "pruned": self.pruned, "reproducible": !self.by_clock, "failed": self.failed, "best": self.best, "last": self.last.map(|t| t.to_string()) })
     }
 }
@@ -366,6 +400,12 @@ fn standing(text: &str) -> Standing {
             Some(2) => {
                 if let Some(target) = line["user_attr"]["problem"].as_str() {
                     standing.target = target.to_owned();
+                }
+                if let Some(reason) = line["user_attr"]["reference_rough"].as_str() {
+                    standing.rough = Some(reason.to_owned());
+                }
+                if let Some(trials) = line["user_attr"][TRIALS].as_u64() {
+                    standing.asked = trials as usize;
                 }
                 if let Some(reproducible) = line["user_attr"]["reproducible"].as_bool() {
                     standing.by_clock = !reproducible;
@@ -391,5 +431,6 @@ fn standing(text: &str) -> Standing {
             }
         }
     }
+    standing.asked = standing.asked.max(standing.proposed);
     standing
 }

@@ -18,6 +18,8 @@ struct Layer<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Given<'a> {
     pub node: &'a Node,
+    /// Where the key stands.
+    pub place: &'a Place,
     pub path: String,
     /// Index of the layer, nearer layers having larger ones.
     pub layer: usize,
@@ -69,7 +71,13 @@ impl<'a> Section<'a> {
         let key = self.table.key(name)?;
         let is_key = |e: &&Entry| e.key == key.name || key.aliases.contains(&e.key.as_str());
         let entry = layer.entries.iter().find(is_key)?;
-        Some(Given { node: &entry.node, path: join(&layer.path, &entry.key), layer: index, own: layer.own })
+        Some(Given {
+            node: &entry.node,
+            place: &entry.place,
+            path: join(&layer.path, &entry.key),
+            layer: index,
+            own: layer.own,
+        })
     }
 
     /// The value of a key, through `read`; its default when absent. `None` when the value is wrong

@@ -16,4 +16,4 @@ pub use diagnosis::{
     BurnIn, COLUMNS, Diagnosis, Energy, Estimate, Full, Mode, Quantile, Quantity, Running, diagnose,
 };
 pub(crate) use diagnosis::{FIRST, diagnose_beside};
-pub use verdict::Verdict;
+pub use verdict::{MAX_DIVERGENT, Verdict};

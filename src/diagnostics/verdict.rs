@@ -36,7 +36,7 @@ pub(super) const MIN_ESS: f64 = 400.0;
 /// Smallest E-BFMI: Betancourt 2016 and Stan's practice.
 pub(super) const MIN_E_BFMI: f64 = 0.3;
 /// Largest share of divergent draws.
-pub(super) const MAX_DIVERGENT: f64 = 1e-3;
+pub const MAX_DIVERGENT: f64 = 1e-3;
 /// Where drift between halves, in joint standard errors, begins.
 const DRIFT_Z: f64 = 3.0;
 /// A predicted bias must stay below this share of the estimate, or below its standard error.

@@ -275,6 +275,8 @@ pub struct Trials<'a> {
     pub params: Vec<Param>,
     /// The trials, in order of their number.
     pub trials: Vec<Trial>,
+    /// How many of them were run with a shorter length than was proposed, which is what is drawn.
+    pub shortened: usize,
     /// (parameter, share of the objective's variance that it explains, in [0, 1]).
     pub importance: Vec<(String, f64)>,
     /// How the importance was found, a few words: `fANOVA`.

@@ -12,6 +12,11 @@ pub(super) fn is_drawable(x: f64) -> bool {
     x.abs() <= LARGEST
 }
 
+/// Whether a logarithmic axis can place a value.
+pub(super) fn is_positive(x: f64) -> bool {
+    is_drawable(x) && x > SMALLEST
+}
+
 /// A range of values along an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Scale {
@@ -53,7 +58,7 @@ impl Scale {
 
     /// Logarithmic around all positive values; [1, 10] where there is none.
     pub fn log_around(values: impl Iterator<Item = f64>, margin: f64) -> Self {
-        let (lo, hi) = extent(values.filter(|&x| is_drawable(x) && x > SMALLEST)).unwrap_or((1.0, 10.0));
+        let (lo, hi) = extent(values.filter(|&x| is_positive(x))).unwrap_or((1.0, 10.0));
         let (a, b) = (libm::log10(lo), libm::log10(hi));
         let pad = if b - a < 0.02 { 0.3 } else { (b - a) * margin };
         let (a, b) = ((a - pad).max(-300.0), (b + pad).min(300.1));

@@ -3,7 +3,7 @@
 use super::data::{Figure, FigureName, Param, Trial, TrialState, Trials};
 use super::font::{self, Weight, fit};
 use super::page::{Axis, Page, Panel, Sample};
-use super::scale::{Scale, extent, figures, is_drawable, whole};
+use super::scale::{Scale, extent, figures, is_drawable, is_positive, whole};
 use super::style::{FRAME, INK, LABEL, SMALL, SOFT, TICK, color, sequential};
 use super::svg::{Anchor, Font, Marker, Path, Rect, Stroke};
 
@@ -23,7 +23,7 @@ fn complete(trials: &[Trial]) -> impl Iterator<Item = (&Trial, f64)> {
 /// Logarithmic where all values are positive and span more than two decades.
 fn objective_scale(values: impl Iterator<Item = f64> + Clone, margin: f64) -> Scale {
     match extent(values.clone()) {
-        Some((lo, hi)) if lo > 0.0 && hi > 100.0 * lo => Scale::log_around(values, margin),
+        Some((lo, hi)) if is_positive(lo) && hi > 100.0 * lo => Scale::log_around(values, margin),
         _ => Scale::around(values, margin),
     }
 }
@@ -39,6 +39,9 @@ fn summary(study: &Trials) -> String {
         if count(state) > 0 {
             facts.push(format!("{} {name}", whole(count(state))));
         }
+    }
+    if study.shortened > 0 {
+        facts.push(format!("{} shortened to their budget, shown as proposed", whole(study.shortened)));
     }
     if let Some((trial, best)) = best(study) {
         facts.push(format!("best {} in trial {}", figures(best, 3), trial.number));
@@ -347,6 +350,10 @@ pub fn contour(study: &Trials, first: usize, second: usize) -> Figure {
     let area = panel.area;
     let (wide, high) = (area.w / CELLS as f64, area.h / CELLS as f64);
     let h = libm::pow(placed.len() as f64, -1.0 / 6.0) / 3.0;
+    // Edges on whole pixels leave no hairlines between neighbours.
+    let (left, foot) = (area.x.round(), area.bottom().round());
+    let edge_x = |j: usize| (left + wide * j as f64).round().min(area.right());
+    let edge_y = |i: usize| (foot - high * i as f64).round().max(area.y);
     for i in 0..CELLS {
         let mut run: Option<(usize, usize)> = None;
         let level = |j: usize| {
@@ -359,13 +366,8 @@ pub fn contour(study: &Trials, first: usize, second: usize) -> Figure {
             if let Some((from, shade)) = run
                 && now != Some(shade)
             {
-                let cell = Rect {
-                    x: area.x + wide * from as f64,
-                    y: area.bottom() - high * (i + 1) as f64,
-                    w: wide * (j - from) as f64 + 0.3,
-                    h: high + 0.3,
-                };
-                let cell = Rect { w: cell.w.min(area.right() - cell.x), ..cell };
+                let (x, y) = (edge_x(from), edge_y(i + 1));
+                let cell = Rect { x, y, w: edge_x(j) - x, h: edge_y(i) - y };
                 page.canvas.rect(cell, &sequential((shade as f64 + 0.5) / LEVELS as f64), 1.0);
                 run = None;
             }

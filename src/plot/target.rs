@@ -4,7 +4,7 @@ use super::data::{Figure, FigureName, RunSeries};
 use super::font::{self, Weight, fit};
 use super::page::{Axis, Page, Panel, Sample};
 use super::run::{Z, banded, exact_stroke, nothing};
-use super::scale::{Scale, figures, is_drawable, with_error};
+use super::scale::{Scale, figures, is_drawable, is_positive, with_error};
 use super::series::{autocorrelation_time, log_grid, running};
 use super::style::{GRID, INK, SOFT, TICK, color, dash, marker};
 use super::svg::{Anchor, Font, Rect, Stroke};
@@ -182,8 +182,7 @@ pub fn wnv(target: &str, runs: &[RunSeries]) -> Figure {
     );
     let mut rows: Vec<(usize, &RunSeries)> = runs.iter().enumerate().collect();
     cut_rows(&mut page, &mut rows);
-    let value =
-        |run: &RunSeries, cost: f64| run.mcse.map(|m| m * m * cost).filter(|x| is_drawable(*x) && *x > 0.0);
+    let value = |run: &RunSeries, cost: f64| run.mcse.map(|m| m * m * cost).filter(|x| is_positive(*x));
     let by_work = |r: &RunSeries| value(r, r.fge_warmup + r.fge_sampling);
     let by_time = |r: &RunSeries| value(r, r.seconds_warmup? + r.seconds_sampling?);
     if rows.iter().all(|(_, r)| by_work(r).is_none() && by_time(r).is_none()) {

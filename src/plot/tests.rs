@@ -55,6 +55,7 @@ fn all_figures(name: &str, chains: &[Vec<f64>], odd: f64) -> Vec<Figure> {
         })
         .collect();
     let study = Trials {
+        shortened: 3,
         study: name,
         objective: name,
         cost: name,
@@ -243,6 +244,12 @@ fn number() -> impl Strategy<Value = f64> {
         1 => Just(0.0),
         1 => Just(1e300),
     ]
+}
+
+/// A work-normalised variance that is a number, but below what a logarithmic axis holds.
+#[test]
+fn numbers_near_nothing_are_not_placed_beside_the_page() {
+    check(&all_figures("", &[], 1.645_821_556_780_824_8e-152));
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use super::data::{Figure, FigureName, Predictions, TargetCurves};
 use super::page::{Axis, Page, Panel, Sample};
-use super::scale::{Scale, figures, is_drawable, whole};
+use super::scale::{Scale, figures, is_drawable, is_positive, whole};
 use super::series::{density, thin};
 use super::style::{INK, color, dash};
 use super::svg::{Rect, Stroke};
@@ -31,7 +31,7 @@ pub fn loss_curve(target: &TargetCurves) -> Figure {
     let mut page = Page::new(FigureName::LossCurve, &title, &facts.join("  ·  "), &caption);
     let lines = [(&target.train, 0, "training rows"), (&target.validation, 1, "held-out rows")];
     let points = || lines.iter().flat_map(|(points, ..)| points.iter());
-    let positive = points().filter(|p| is_drawable(p.1) && p.1 > 0.0).count();
+    let positive = points().filter(|p| is_positive(p.1)).count();
     if positive == 0 {
         return page.empty(
             "There is no training history: this target was not trained, or its losses are not positive.",

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::unit::{End, Failure, Outcome, Output, Sampling, TargetIndex, Task};
+use super::unit::{End, Failure, Outcome, Output, RunIndex, RunShare, Sampling, TargetIndex, Task};
 use super::{fault, memory};
 use crate::comm::catch_panic;
 use crate::config::{Dtype, L0};
@@ -21,32 +21,45 @@ pub struct Loaded {
     f64: OnceLock<Box<dyn Potential<f64>>>,
 }
 
-/// The targets that a rank holds, by their number in the plan.
-#[derive(Default)]
-pub struct TargetCache(Mutex<HashMap<TargetIndex, Arc<Loaded>>>);
+/// What a rank holds for units to name, by its number in the plan.
+pub struct Shelf<T>(Mutex<HashMap<u32, Arc<T>>>);
 
-impl TargetCache {
-    /// Holds a target from now on.
-    pub fn insert(&self, index: TargetIndex, target: Target) {
-        let loaded = Loaded { target, f32: OnceLock::new(), f64: OnceLock::new() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(index, Arc::new(loaded));
+impl<T> Shelf<T> {
+    /// Holds a thing from now on.
+    pub fn insert(&self, index: u32, thing: T) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(index, Arc::new(thing));
     }
 
-    /// Lets go of a target.
-    pub fn remove(&self, index: TargetIndex) {
+    /// Lets go of a thing.
+    pub fn remove(&self, index: u32) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
     }
 
-    fn get(&self, index: TargetIndex) -> Option<Arc<Loaded>> {
+    fn get(&self, index: u32) -> Option<Arc<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
     }
 }
 
-/// Runs a unit at its desk, with the rank's targets and the thread's device; `part` and `attempt` say which it is. A
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// What a rank holds.
+#[derive(Default)]
+pub struct Cache {
+    /// Targets.
+    pub targets: Shelf<Loaded>,
+    /// What chains of a run share.
+    pub shares: Shelf<RunShare>,
+}
+
+/// Runs a unit at its desk, with what the rank holds and the thread's device; `part` and `attempt` say which it is. A
 /// panic, or a device that fails, becomes a failure by surroundings; bad numbers one by its numbers.
 pub fn execute(
     task: Task,
-    (cache, device): (&TargetCache, &ThreadDevice),
+    (cache, device): (&Cache, &ThreadDevice),
     desk: Result<Desk<'_>, StateError>,
     (part, attempt): (&str, u32),
 ) -> Outcome {
@@ -82,6 +95,13 @@ enum Made {
 enum Ended {
     Failed(Failure),
     Interrupted,
+}
+
+impl Loaded {
+    /// A target whose potentials nobody has asked for yet.
+    pub fn new(target: Target) -> Self {
+        Self { target, f32: OnceLock::new(), f64: OnceLock::new() }
+    }
 }
 
 impl From<Failure> for Ended {
@@ -129,7 +149,7 @@ pub fn host_name() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }
 
-fn run(task: Task, cache: &TargetCache, device: &ThreadDevice, desk: &mut Desk<'_>) -> Result<Made, Ended> {
+fn run(task: Task, cache: &Cache, device: &ThreadDevice, desk: &mut Desk<'_>) -> Result<Made, Ended> {
     match task {
         Task::Build { id, spec, external, bytes } => {
             // Built in double precision, copied into the potential and onto the wire.
@@ -144,21 +164,23 @@ fn run(task: Task, cache: &TargetCache, device: &ThreadDevice, desk: &mut Desk<'
                 Dtype::F64 => warmup(&sampling, &loaded.target, f64_potential(&loaded), desk),
             }
         }
-        Task::Chain { sampling, adapted, chain, role, pauses } => {
-            let loaded = held(cache, sampling.target)?;
-            let order = Order { sampling: &sampling, adapted: &adapted, chain, role, pauses: &pauses };
-            match sampling.sampler.dtype {
+        Task::Chain { run, chain, role, pauses } => {
+            let share = share(cache, run)?;
+            let loaded = held(cache, share.sampling.target)?;
+            let order = Order { share: &share, chain, role, pauses: &pauses };
+            match share.sampling.sampler.dtype {
                 Dtype::F32 => order.run(&loaded.target, f32_potential(&loaded), desk),
                 Dtype::F64 => order.run(&loaded.target, f64_potential(&loaded), desk),
             }
         }
-        Task::OnDevice { sampling, adapted, chains, role } => {
-            let loaded = held(cache, sampling.target)?;
-            let run = match sampling.sampler.dtype {
+        Task::OnDevice { run, chains, role } => {
+            let share = share(cache, run)?;
+            let loaded = held(cache, share.sampling.target)?;
+            let run = match share.sampling.sampler.dtype {
                 Dtype::F32 => on_device::<f32>,
                 Dtype::F64 => on_device::<f64>,
             };
-            let made = run(&sampling, &loaded.target, &adapted, (chains, role), device, desk);
+            let made = run(&share, &loaded.target, (chains, role), device, desk);
             if matches!(made, Err(Ended::Failed(Failure { settled: false, .. }))) {
                 // What failed may be the device: the next unit opens it anew.
                 device.close();
@@ -168,9 +190,14 @@ fn run(task: Task, cache: &TargetCache, device: &ThreadDevice, desk: &mut Desk<'
     }
 }
 
-fn held(cache: &TargetCache, index: TargetIndex) -> Result<Arc<Loaded>, Ended> {
+fn held(cache: &Cache, index: TargetIndex) -> Result<Arc<Loaded>, Ended> {
     let reason = || format!("target {index} did not reach this rank; start the sweep again");
-    cache.get(index).ok_or_else(|| Ended::Failed(Failure::by_surroundings(reason())))
+    cache.targets.get(index).ok_or_else(|| Ended::Failed(Failure::by_surroundings(reason())))
+}
+
+fn share(cache: &Cache, run: RunIndex) -> Result<Arc<RunShare>, Ended> {
+    let reason = || format!("what run {run} shares did not reach this rank; start the sweep again");
+    cache.shares.get(run).ok_or_else(|| Ended::Failed(Failure::by_surroundings(reason())))
 }
 
 fn f32_potential(loaded: &Loaded) -> &dyn Potential<f32> {
@@ -211,15 +238,14 @@ fn warmup<T: Element>(
 ) -> Result<Made, Ended> {
     on_posterior(sampling, target, potential, |posterior| {
         let adapted = sampler::warmup(&sampling.sampler, &posterior, sampling.stream, desk)?;
-        Ok(Made::Output(Output::Adapted(adapted)))
+        Ok(Made::Output(Output::Adapted(Arc::new(adapted))))
     })
 }
 
 /// All chains of a run, or its control chain, on the thread's device.
 fn on_device<T: Element + Number>(
-    sampling: &Sampling,
+    RunShare { sampling, adapted }: &RunShare,
     target: &Target,
-    adapted: &sampler::Adapted,
     (chains, role): (usize, sampler::Role),
     device: &ThreadDevice,
     desk: &mut Desk<'_>,
@@ -247,17 +273,16 @@ fn on_device<T: Element + Number>(
     let (mut outcomes, l0) =
         sampler::run_chains_on_device(place.as_ref(), &sampling.sampler, &on, adapted, which, desk)?;
     Ok(Made::Output(match (role, outcomes.pop()) {
-        (sampler::Role::Control, Some(outcome)) => Output::Chain { outcome, l0 },
+        (sampler::Role::Control, Some(outcome)) => Output::Chain { outcome: Arc::new(outcome), l0 },
         (_, last) => {
             outcomes.extend(last);
-            Output::Chains { outcomes, l0 }
+            Output::Chains { outcomes: outcomes.into_iter().map(Arc::new).collect(), l0 }
         }
     }))
 }
 
 struct Order<'a> {
-    sampling: &'a Sampling,
-    adapted: &'a sampler::Adapted,
+    share: &'a RunShare,
     chain: u32,
     role: sampler::Role,
     pauses: &'a [usize],
@@ -270,18 +295,21 @@ impl Order<'_> {
         potential: &dyn Potential<T>,
         desk: &mut Desk<'_>,
     ) -> Result<Made, Ended> {
-        let (spec, stream) = (&self.sampling.sampler, self.sampling.stream);
-        on_posterior(self.sampling, target, potential, |posterior| {
-            let posterior = match self.sampling.posterior.l0 {
+        let RunShare { sampling, adapted } = self.share;
+        let spec = &sampling.sampler;
+        on_posterior(sampling, target, potential, |posterior| {
+            let posterior = match sampling.posterior.l0 {
                 L0::WStar => posterior,
-                L0::TrainedMinimum => posterior.with_l0(self.adapted.lowest_loss),
+                L0::TrainedMinimum => posterior.with_l0(adapted.lowest_loss),
             };
             // The trace, its copy on the wire and in a checkpoint.
-            let numbers = sampler::trace_numbers(spec, &posterior, self.adapted, self.role);
+            let numbers = sampler::trace_numbers(spec, &posterior, adapted, self.role);
             memory::check("the trace of a chain", numbers.saturating_mul(3 * 8))?;
-            let which = (stream, self.chain, self.role);
-            Ok(match run_chain_to_pause(spec, &posterior, self.adapted, which, self.pauses, desk)? {
-                Run::Whole(outcome) => Made::Output(Output::Chain { outcome, l0: posterior.l0() }),
+            let which = (sampling.stream, self.chain, self.role);
+            Ok(match run_chain_to_pause(spec, &posterior, adapted, which, self.pauses, desk)? {
+                Run::Whole(outcome) => {
+                    Made::Output(Output::Chain { outcome: Arc::new(outcome), l0: posterior.l0() })
+                }
                 Run::Paused(pause) => Made::Part(pause),
             })
         })

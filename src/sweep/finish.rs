@@ -1,12 +1,13 @@
 //! The end of a run: chains become a trace, a trace becomes λ̂ with its error and verdict.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::SweepError;
 use super::plan::{PlannedRun, PlannedTarget};
-use super::writer::RunParts;
+use super::writer::{ChainPart, RunParts};
 use crate::config::{canonical_json, posterior_json};
 use crate::diagnostics::{Analysis, Bias, Context, Tuning, analyse};
 use crate::io::{Attr, netcdf};
@@ -89,8 +90,10 @@ pub fn assemble(
     }
     let l0 = parts.chains.first().map_or(f64::NAN, |c| c.l0);
     let states: Vec<Vec<u8>> = parts.chains.iter().map(|c| c.outcome.final_state.clone()).collect();
-    let control = parts.control.map(|c| Trace { layout: layout.clone(), chains: vec![c.outcome.trace] });
-    let trace = Trace { layout, chains: parts.chains.into_iter().map(|c| c.outcome.trace).collect() };
+    // What was to be kept of the chains is written by now, and they are nobody else's.
+    let trace_of = |part: ChainPart| Arc::unwrap_or_clone(part.outcome).trace;
+    let control = parts.control.map(|c| Trace { layout: layout.clone(), chains: vec![trace_of(c)] });
+    let trace = Trace { layout, chains: parts.chains.into_iter().map(trace_of).collect() };
     let nbeta = run.nbeta(target);
     let gamma = run.posterior.gamma(run.dim);
     let (target_id, run_id) = (target.id.to_string(), run.id.to_string());

@@ -91,6 +91,20 @@ pub struct PlannedRun {
     pub device: Option<&'static str>,
 }
 
+impl PlannedTarget {
+    /// Whether a run of this sampler has a control chain: where minima may be singular, a step that is too long shows
+    /// in no other check.
+    fn needs_control(&self, sampler: &SamplerSpec) -> bool {
+        let singular = !matches!(self.spec.problem, Problem::Quadratic(_));
+        singular && sampler::bias_at_half_step(sampler).is_some()
+    }
+
+    /// Expected work of a run that samples all parameters.
+    pub fn expected_fge(&self, sampler: &SamplerSpec) -> sampler::ExpectedFge {
+        sampler::expected_fge(sampler, self.rows, self.dim, self.needs_control(sampler))
+    }
+}
+
 impl PlannedRun {
     fn of(
         (index, target): (usize, &PlannedTarget),
@@ -98,9 +112,7 @@ impl PlannedRun {
         posterior: &PosteriorSpec,
         (chosen, mask): Choice,
     ) -> Self {
-        // Where minima may be singular, a step that is too long shows in no other check.
-        let singular = !matches!(target.spec.problem, Problem::Quadratic(_));
-        let control = singular && sampler::bias_at_half_step(sampler).is_some();
+        let control = target.needs_control(sampler);
         let dim = chosen.as_ref().map_or(target.dim, |chosen| chosen.len());
         Self {
             id: config::run_id(&target.id, sampler, posterior, mask),

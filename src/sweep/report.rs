@@ -71,6 +71,8 @@ pub enum Progress<'a> {
         units: usize,
         /// What each rank got.
         ranks: &'a [RankPlace],
+        /// Whether runs join on the way: what is left to do now is not all.
+        grows: bool,
     },
     /// A target is built and on disk.
     Target {

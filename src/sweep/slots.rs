@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::execute::{TargetCache, execute};
+use super::execute::{Cache, execute};
 use super::unit::{End, Order, Outcome, UnitName};
 use super::watch::{Control, Watcher};
 use crate::device::gpu::{RankDevice, ThreadDevice};
@@ -52,8 +52,8 @@ pub struct OwnFiles {
 
 /// Threads that work off units in the order given, each its own queue.
 pub struct SlotPool {
-    /// The targets that units name.
-    pub cache: Arc<TargetCache>,
+    /// What units name.
+    pub cache: Arc<Cache>,
     /// What the slots look at.
     pub control: Arc<Control>,
     files: Arc<Mutex<Option<OwnFiles>>>,
@@ -76,7 +76,7 @@ impl SlotPool {
         F: Fn(Report) + Clone + Send + 'static,
     {
         let mut pool = Self {
-            cache: Arc::new(TargetCache::default()),
+            cache: Arc::new(Cache::default()),
             control: Arc::new(Control::new(slots, every)),
             files: Arc::new(Mutex::new(None)),
             queues: Vec::with_capacity(slots),
@@ -182,7 +182,7 @@ fn unpack(bytes: &[u8]) -> Option<(f64, &[u8])> {
 /// One slot's place of work.
 struct Bench {
     slot: usize,
-    cache: Arc<TargetCache>,
+    cache: Arc<Cache>,
     control: Arc<Control>,
     files: Arc<Mutex<Option<OwnFiles>>>,
 }

@@ -8,7 +8,7 @@ use serde_bytes::ByteBuf;
 use super::files;
 use super::graph::UnitKind;
 use super::plan::{Plan, PlannedRun};
-use super::unit::{Failure, Output, UnitName};
+use super::unit::{Failure, Product, UnitName};
 use super::{SweepError, context};
 use crate::config::Id;
 use crate::diagnostics::Analysis;
@@ -43,8 +43,8 @@ pub struct Survey {
 pub enum Offer {
     /// A checkpoint.
     Part(Vec<u8>),
-    /// Its product, seconds and host.
-    Done(Output, f64, String),
+    /// What it produced.
+    Done(Product),
 }
 
 impl Survey {
@@ -188,8 +188,8 @@ fn left_of(dirs: &[PathBuf], id: &Id, kinds: &[UnitKind], plan: &Plan) -> Vec<(U
     for &kind in kinds.iter().filter(|_| !files.is_empty()) {
         let name = kind.name(plan);
         let product = done.get(&name.part).and_then(|product| postcard::from_bytes(product).ok());
-        if let Some((output, seconds, host)) = product {
-            offers.push((kind, Offer::Done(output, seconds, host)));
+        if let Some(product) = product {
+            offers.push((kind, Offer::Done(product)));
         } else if let Some(state) = newest(&files, &name) {
             offers.push((kind, Offer::Part(state)));
         }

@@ -1,5 +1,7 @@
 //! Units of work as they travel: what a slot is given and what it gives back.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::{PosteriorSpec, SamplerSpec, TargetSpec};
@@ -9,7 +11,10 @@ use crate::target::{ExternalArrays, Target};
 /// Position of a target in the plan; ranks cache targets under it.
 pub type TargetIndex = u32;
 
-/// One unit of work with everything it needs, but for targets, which ranks hold.
+/// Position of a run in the plan; ranks cache what its chains share under it.
+pub type RunIndex = u32;
+
+/// One unit of work with everything it needs, but for what ranks hold: targets, and what chains of a run share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Task {
     /// Make a target: data, w*, L0.
@@ -28,9 +33,7 @@ pub enum Task {
     /// One chain.
     Chain {
         /// The run it belongs to.
-        sampling: Sampling,
-        /// What the run's warmup found.
-        adapted: Adapted,
+        run: RunIndex,
         /// Its number.
         chain: u32,
         /// A chain of the run, or its control.
@@ -41,9 +44,7 @@ pub enum Task {
     /// All chains of a run, or its control chain, on the rank's device.
     OnDevice {
         /// The run that they belong to.
-        sampling: Sampling,
-        /// What the run's warmup found.
-        adapted: Adapted,
+        run: RunIndex,
         /// Chains 0 … `chains` − 1.
         chains: usize,
         /// Chains of the run, or its control.
@@ -66,24 +67,34 @@ pub struct Sampling {
     pub chosen: Option<Vec<u32>>,
 }
 
+/// What all chains of a run share: a mass matrix, or a variational approximation's Hessian, can be larger than their
+/// target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunShare {
+    /// What all units of the run share.
+    pub sampling: Sampling,
+    /// What its warmup found.
+    pub adapted: Arc<Adapted>,
+}
+
 /// What a unit produced.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Output {
     /// Of a build.
     Target(Box<Target>),
     /// Of a warmup.
-    Adapted(Adapted),
+    Adapted(Arc<Adapted>),
     /// Of a chain.
     Chain {
         /// Draws, final state, work.
-        outcome: ChainOutcome,
+        outcome: Arc<ChainOutcome>,
         /// L(w*) in the sampler's own arithmetic.
         l0: f64,
     },
     /// Of all chains of a run.
     Chains {
         /// Of each its draws, final state, work.
-        outcomes: Vec<ChainOutcome>,
+        outcomes: Vec<Arc<ChainOutcome>>,
         /// L(w*) in the sampler's own arithmetic.
         l0: f64,
     },
@@ -96,7 +107,7 @@ impl Output {
             Self::Target(target) => target.x.len() + target.y.len() + target.w_star.len(),
             Self::Adapted(adapted) => adapted.inverse_mass.len(),
             Self::Chain { outcome, .. } => return outcome.bytes(),
-            Self::Chains { outcomes, .. } => return outcomes.iter().map(ChainOutcome::bytes).sum(),
+            Self::Chains { outcomes, .. } => return outcomes.iter().map(|outcome| outcome.bytes()).sum(),
         };
         size_of::<f64>() * numbers + 1024
     }
@@ -174,6 +185,26 @@ impl UnitName {
     }
 }
 
+/// What a finished unit leaves until its run is on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Product {
+    /// What it produced.
+    pub output: Output,
+    /// Wall seconds.
+    pub seconds: f64,
+    /// Host name.
+    pub host: String,
+}
+
+impl Product {
+    /// Its bytes in a file of products.
+    pub fn pack(&self) -> Result<Vec<u8>, postcard::Error> {
+        // With room from the start, so that nothing large is copied twice.
+        let room = Vec::with_capacity(self.output.bytes() + self.host.len() + 64);
+        postcard::to_extend(self, room)
+    }
+}
+
 /// What a slot is given.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
@@ -232,6 +263,18 @@ pub enum ToWorker {
     Forget {
         /// Its number.
         index: TargetIndex,
+    },
+    /// Hold what this run's chains share: units will name it.
+    Share {
+        /// Its number.
+        run: RunIndex,
+        /// What they share.
+        share: Box<RunShare>,
+    },
+    /// Let go of what this run's chains share: no unit will name it any more.
+    Unshare {
+        /// Its number.
+        run: RunIndex,
     },
     /// Run this unit.
     Run {

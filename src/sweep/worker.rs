@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use super::execute::host_name;
+use super::execute::{Loaded, host_name};
 use super::fault::{self, Count};
 use super::slots::{OwnFiles, Report, SlotPool};
 use super::unit::{ToManager, ToWorker};
@@ -120,8 +120,10 @@ impl Worker {
     fn hear(&mut self, comm: &mut dyn Comm, message: ToWorker) -> Result<bool, SweepError> {
         match message {
             ToWorker::Start { arith, every, dir } => self.start(&arith, every, dir)?,
-            ToWorker::Target { index, target } => self.pool.cache.insert(index, *target),
-            ToWorker::Forget { index } => self.pool.cache.remove(index),
+            ToWorker::Target { index, target } => self.pool.cache.targets.insert(index, Loaded::new(*target)),
+            ToWorker::Forget { index } => self.pool.cache.targets.remove(index),
+            ToWorker::Share { run, share } => self.pool.cache.shares.insert(run, *share),
+            ToWorker::Unshare { run } => self.pool.cache.shares.remove(run),
             ToWorker::Run { slot, order } => self.pool.give(slot, order),
             ToWorker::Send { slot } => {
                 if let Some((unit, state)) = self.waiting.remove(&slot) {
@@ -183,13 +185,17 @@ impl Worker {
     }
 }
 
-/// Waits for something in an inbox, ever longer while nothing happens: an idle rank costs no core.
+/// Waits for something in an inbox: a quarter of the time between the last two things that happened, and ever longer
+/// while nothing happens, until looking takes no more than a hundredth of a core, or 4 ms: an idle rank costs nothing,
+/// and answers within 1 ms where to wake costs 10 µs.
 ///
 /// Where something happened [`Backoff::ROW`] times in a row within [`Backoff::BRISK`] each, it looks without
 /// sleeping for as long again: to wake a core that has gone idle takes longer than most units of such a sweep.
-/// Fewer are a unit's end and what follows from it.
 pub struct Backoff {
     next: Duration,
+    longest: Duration,
+    looks: u32,
+    computed: Duration,
     last: Instant,
     row: u32,
     awake_until: Instant,
@@ -197,21 +203,35 @@ pub struct Backoff {
 
 impl Backoff {
     const FIRST: Duration = Duration::from_micros(20);
-    const LAST: Duration = Duration::from_millis(2);
+    const LONG: Duration = Duration::from_millis(1);
+    const LONGEST: Duration = Duration::from_millis(4);
+    /// Part of a core that looking may take: one in so many.
+    const SHARE: u32 = 100;
+    /// What a look costs is learnt from so many.
+    const LOOKS: u32 = 64;
     const BRISK: Duration = Duration::from_micros(200);
     const ROW: u32 = 8;
 
     /// Starts with the shortest wait.
     pub fn new() -> Self {
         let now = Instant::now();
-        Self { next: Self::FIRST, last: now, row: 0, awake_until: now }
+        Self {
+            next: Self::FIRST,
+            longest: Self::LONG,
+            looks: 0,
+            computed: computed(),
+            last: now,
+            row: 0,
+            awake_until: now,
+        }
     }
 
-    /// Something happened: the next wait is short again.
+    /// Something happened: the next wait is short again where that is likely to go on.
     pub fn reset(&mut self) {
-        self.next = Self::FIRST;
         let now = Instant::now();
-        let soon = now - std::mem::replace(&mut self.last, now) < Self::BRISK;
+        let since = now - std::mem::replace(&mut self.last, now);
+        self.next = (since / 4).clamp(Self::FIRST, self.longest);
+        let soon = since < Self::BRISK;
         self.row = if soon { self.row.saturating_add(1) } else { 0 };
         if self.row >= Self::ROW {
             self.awake_until = now + Self::BRISK;
@@ -227,10 +247,11 @@ impl Backoff {
             }
             return message;
         }
+        self.learn();
         match inbox.recv_timeout(self.next) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => {
-                self.next = (self.next * 4).min(Self::LAST);
+                self.next = (self.next * 4).min(self.longest);
                 None
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -239,4 +260,20 @@ impl Backoff {
             }
         }
     }
+
+    /// Takes the longest wait from what looks have cost.
+    fn learn(&mut self) {
+        self.looks += 1;
+        if self.looks == Self::LOOKS {
+            let now = computed();
+            let look = now.saturating_sub(std::mem::replace(&mut self.computed, now)) / Self::LOOKS;
+            self.longest = (look * Self::SHARE).clamp(Self::LONG, Self::LONGEST);
+            self.looks = 0;
+        }
+    }
+}
+
+/// Time that this thread has had on a core.
+fn computed() -> Duration {
+    Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)).unwrap_or_default()
 }

@@ -17,7 +17,7 @@ use super::options::Options;
 use super::plan::Plan;
 use super::ranks::Launch;
 use super::report::RunState;
-use super::unit::Failure;
+use super::unit::{Failure, Product};
 use super::{SweepError, context, finish};
 use crate::config::Id;
 use crate::device::Arith;
@@ -34,7 +34,7 @@ const SAVE_COSTS: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct ChainPart {
     /// Draws, final state, work.
-    pub outcome: ChainOutcome,
+    pub outcome: Arc<ChainOutcome>,
     /// L(w*) in the sampler's arithmetic.
     pub l0: f64,
     /// Wall seconds.
@@ -47,7 +47,7 @@ pub struct ChainPart {
 #[derive(Clone, Debug)]
 pub struct RunParts {
     /// The shared warmup with its seconds and host.
-    pub warmup: Option<(Adapted, f64, String)>,
+    pub warmup: Option<(Arc<Adapted>, f64, String)>,
     /// The chains in order.
     pub chains: Vec<ChainPart>,
     /// The control chain.
@@ -77,7 +77,7 @@ pub enum Job {
         /// The file.
         file: String,
         /// Each unit's part and product.
-        products: Vec<(String, ByteBuf)>,
+        products: Vec<(String, Product)>,
     },
     /// Remove what is kept of the unfinished work of a run.
     LetGo {
@@ -262,7 +262,9 @@ impl Desk {
                 Ok(Written::Kept)
             }
             Job::KeepProducts { owner, file, products } => {
-                let content = postcard::to_stdvec(&products)?;
+                let pack = |(part, product): (String, Product)| Ok((part, ByteBuf::from(product.pack()?)));
+                let packed = products.into_iter().map(pack).collect::<Result<Vec<_>, SweepError>>()?;
+                let content = postcard::to_stdvec(&packed)?;
                 store::keep(&self.store.checkpoints(), (&Hash(owner), &file), &context(), &content, false)?;
                 Ok(Written::Kept)
             }

@@ -9,15 +9,16 @@
 
 mod read;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::objective::names;
 use super::space::Space;
 use super::study::{End, Event, Outcome, Study, StudyError, Trial};
-use crate::config::tune::{Dimension, Domain, StudySpec};
+use crate::config::tune::{Dimension, Domain, Objective, StudySpec};
 use crate::store::{Appender, Store, StoreError};
 use read::{Found, read};
 
@@ -26,6 +27,7 @@ mod operation {
     pub const CREATE_STUDY: u64 = 0;
     pub const DELETE_STUDY: u64 = 1;
     pub const STUDY_ATTRIBUTE: u64 = 2;
+    pub const STUDY_SYSTEM_ATTRIBUTE: u64 = 3;
     pub const CREATE_TRIAL: u64 = 4;
     pub const PARAMETER: u64 = 5;
     pub const STATE: u64 = 6;
@@ -47,6 +49,10 @@ const MINIMIZE: u64 = 1;
 const WORKER: &str = "lambda-hat-mpi";
 /// Study attribute: hash of what its proposals depend on.
 const IDENTITY: &str = "study_id";
+/// Study attribute: those things themselves.
+const SETTINGS: &str = "settings";
+/// What Optuna calls the values of several objectives by, as its `Study.set_metric_names` writes it.
+const METRIC_NAMES: &str = "study:metric_names";
 /// Trial attributes.
 const TRIAL_ID: &str = "trial_id";
 const TWIN: &str = "same_as";
@@ -77,7 +83,9 @@ pub enum JournalError {
         why: String,
     },
     /// The file holds something else.
-    #[error("{path}: {why}; move the file away, or give this study another place")]
+    #[error(
+        "{path}: {why}; go back to what it was made with, move the file away, or search under another --root"
+    )]
     Other {
         /// The file.
         path: PathBuf,
@@ -139,9 +147,12 @@ impl Journal {
             (None, _) if next > 0 || !bytes.is_empty() => {
                 return Err(other(format!("it holds no study called {name}")));
             }
-            (None, _) => journal.begin(name, spec.objective.values())?,
+            (None, _) => journal.begin(name, &spec.objective)?,
             (Some(_), Some(found)) if *found != own => {
-                return Err(other(format!("the study {name} in it was made with other settings")));
+                let differences = differences(journal.attribute(SETTINGS), &blank.settings());
+                return Err(other(format!(
+                    "the study {name} in it was made with other settings{differences}"
+                )));
             }
             (Some(_), None) if !trials.is_empty() => {
                 return Err(other(format!("the study {name} in it was made by another program")));
@@ -158,6 +169,7 @@ impl Journal {
                     journal.study_attribute(key, value)?;
                 }
             }
+            journal.study_attribute(SETTINGS, &blank.settings())?;
             journal.study_attribute(IDENTITY, &json!(own))?;
         }
         let mut recorded = Vec::with_capacity(trials.len());
@@ -187,11 +199,17 @@ impl Journal {
         Ok(())
     }
 
-    fn begin(&mut self, name: &str, objectives: usize) -> Result<(), StoreError> {
-        self.append(&[line(
-            operation::CREATE_STUDY,
-            json!({"study_name": name, "directions": vec![MINIMIZE; objectives]}),
-        )])
+    fn begin(&mut self, name: &str, objective: &Objective) -> Result<(), StoreError> {
+        let names = names(objective);
+        let directions = vec![MINIMIZE; names.len()];
+        let mut lines =
+            vec![line(operation::CREATE_STUDY, json!({"study_name": name, "directions": directions}))];
+        // Of one objective Optuna's table would call the column `value` otherwise.
+        if names.len() > 1 {
+            let fields = json!({"study_id": self.study, "system_attr": {METRIC_NAMES: names}});
+            lines.push(line(operation::STUDY_SYSTEM_ATTRIBUTE, fields));
+        }
+        self.append(&lines)
     }
 
     fn study_attribute(&mut self, key: &str, value: &Value) -> Result<(), StoreError> {
@@ -256,6 +274,43 @@ impl Journal {
     fn append(&mut self, lines: &[Value]) -> Result<(), StoreError> {
         let text: Vec<String> = lines.iter().map(Value::to_string).collect();
         self.file.append(&text.join("\n"))
+    }
+}
+
+/// What was set otherwise when a study was made, as ` (key: was there, is now; …)`; empty where that is not on record.
+fn differences(then: Option<&Value>, now: &Value) -> String {
+    const MOST: usize = 4;
+    let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
+    let Some(then) = then else { return String::new() };
+    leaves(then, "", &mut was);
+    leaves(now, "", &mut is);
+    let show = |value: Option<&String>| value.map_or("nothing", String::as_str).to_owned();
+    let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let mut found: Vec<String> = keys
+        .into_iter()
+        .filter(|key| was.get(*key) != is.get(*key))
+        .map(|key| format!("{key}: {} there, {} now", show(was.get(key)), show(is.get(key))))
+        .collect();
+    let more = found.len().saturating_sub(MOST);
+    found.truncate(MOST);
+    if more > 0 {
+        found.push(format!("{more} more"));
+    }
+    format!(" ({})", found.join("; "))
+}
+
+/// The leaves of a JSON tree by their dotted paths; a list counts as one.
+fn leaves(value: &Value, path: &str, found: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                leaves(value, &path, found);
+            }
+        }
+        value => {
+            found.insert(path.to_owned(), value.to_string());
+        }
     }
 }
 

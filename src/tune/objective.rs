@@ -46,6 +46,24 @@ pub enum ObjectiveError {
     NoStandardError,
 }
 
+/// The values of a trial by name, each with its unit.
+pub fn names(objective: &Objective) -> Vec<&'static str> {
+    let error = |units: Units| match units {
+        Units::Llc => "|λ̂ − λ_ref|",
+        Units::StandardErrors => "|λ̂ − λ_ref| (standard errors)",
+    };
+    match *objective {
+        Objective::Abs { units } => vec![error(units)],
+        Objective::Huber { units: Units::Llc, .. } => vec!["Huber loss of λ̂ − λ_ref"],
+        Objective::Huber { .. } => vec!["Huber loss of λ̂ − λ_ref (standard errors)"],
+        Objective::Relative => vec!["|λ̂ − λ_ref| / |λ_ref|"],
+        Objective::WorkToAccuracy { cost: Cost::Fge, .. } => vec!["work to the accuracy (FGE)"],
+        Objective::WorkToAccuracy { cost: Cost::Seconds, .. } => vec!["time to the accuracy (s)"],
+        Objective::Pareto { units, cost: Cost::Fge } => vec![error(units), "work (FGE)"],
+        Objective::Pareto { units, cost: Cost::Seconds } => vec![error(units), "time (s)"],
+    }
+}
+
 /// The values of a trial, one an objective, all to be minimised; e = λ̂ − λ_ref, s = 1 or √(MCSE² + MCSE_ref²).
 ///
 /// * `abs`: |e|/s. `huber`: h(e/s), h(x) = x²/2 up to δ, then δ(|x| − δ/2). `relative`: |e|/|λ_ref|.

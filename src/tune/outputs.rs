@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use super::conduct::{Conductor, StudyState, trials_dir};
 use super::importance::importance;
+use super::objective::names;
+use super::reference::Reference;
 use super::space::Axis;
-use super::study::{End, Study, Trial};
-use crate::config::tune::{Domain, Objective, Scalar, TuneExperiment, Units, preset_text};
+use super::study::{End, Outcome, Study, Trial};
+use crate::config::tune::{Cost, Domain, Objective, Scalar, TuneExperiment, preset_text};
 use crate::io::csv::write_csv;
 use crate::io::table::{ColumnData, write_parquet};
 use crate::plot::{self, Figure};
@@ -100,10 +102,12 @@ fn table(
                 _ => None,
             }),
         ),
+        ("objective", text(&|_, _| Some(names(&tune.study.objective).join("; ")))),
         ("value", value(0)),
     ];
     if tune.study.objective.values() > 1 {
-        columns.push(("value_cost", value(1)));
+        let by_clock = matches!(tune.study.objective, Objective::Pareto { cost: Cost::Seconds, .. });
+        columns.push((if by_clock { "value_seconds" } else { "value_fge" }, value(1)));
     }
     for key in ["llc", "llc_mcse", "error", "r_hat", "ess", "fge", "expected_fge"] {
         columns.push((key, number(key)));
@@ -184,8 +188,9 @@ fn write_best(
         settings.insert("dtype".to_owned(), Scalar::Text(precision.name().to_owned()));
     }
     let usage = |e: crate::config::ConfigErrors| SweepError::Proposer { why: e.to_string(), usage: true };
+    let chosen = if tune.study.objective.values() > 1 { "least in error" } else { "best" };
     let text = format!(
-        "# The best of {} trials of {method} on {} ({}, trial {}).\n{}",
+        "# The {chosen} of {} trials of {method} on {} ({}, trial {}).\n{}",
         state.counts().0,
         plan.targets[state.problem].label.replace(char::is_control, " "),
         state.name,
@@ -195,32 +200,24 @@ fn write_best(
     let dir = best_dir(conductor.problem(state.problem).0);
     store.write_file(&dir.join("sampler").join(format!("{method}.yaml")), text.as_bytes())?;
     let fresh = state.fresh_estimate();
+    let newest = conductor.problem(state.problem).1.map_or(reference, Reference::estimate);
     let values = match winner.outcome.as_ref().map(|o| &o.end) {
         Some(End::Complete(values)) => json!(values),
         _ => Value::Null,
     };
     let known = json!({
         "study": state.name, "trial": winner.number, "trial_id": winner.id, "settings": settings,
-        "values": values, "reference_llc": reference.llc, "reference_mcse": reference.mcse,
+        "objective": names(&tune.study.objective).join("; "), "values": values,
+        "reference_llc": reference.llc, "reference_mcse": reference.mcse, "reference_rough": state.rough,
+        "newest_reference_llc": newest.llc, "newest_reference_mcse": newest.mcse,
         "fresh_runs": state.fresh.iter().flatten().map(|f| f.as_ref().ok()).collect::<Vec<_>>(),
         "fresh_llc": fresh.map(|f| f.0), "fresh_half_width": fresh.map(|f| f.1),
-        "fresh_relative_error": fresh.map(|f| (f.0 - reference.llc).abs() / reference.llc.abs()),
+        "fresh_relative_error": fresh.map(|f| (f.0 - newest.llc).abs() / newest.llc.abs()),
     });
     let mut bytes = serde_json::to_vec_pretty(&known)?;
     bytes.push(b'\n');
     store.write_file(&dir.join(format!("{method}.json")), &bytes)?;
     Ok(())
-}
-
-/// The objective as an axis says it, and the cost's unit.
-fn words(objective: &Objective) -> &'static str {
-    match objective {
-        Objective::Abs { units: Units::Llc } | Objective::Pareto { units: Units::Llc, .. } => "|λ̂ − λ_ref|",
-        Objective::Abs { .. } | Objective::Pareto { .. } => "|λ̂ − λ_ref| (standard errors)",
-        Objective::Huber { .. } => "Huber loss of λ̂ − λ_ref",
-        Objective::Relative => "|λ̂ − λ_ref| / |λ_ref|",
-        Objective::WorkToAccuracy { .. } => "cost to the accuracy",
-    }
 }
 
 /// The figures of a study.
@@ -243,19 +240,31 @@ pub fn figures(study: &Study, target: &str, method: &str) -> Vec<Figure> {
         let outcome = t.outcome.as_ref();
         let (state, value) = match outcome.map(|o| &o.end) {
             Some(End::Complete(values)) => (plot::TrialState::Complete, values.first().copied()),
-            Some(End::Pruned) => (plot::TrialState::Pruned, None),
+            Some(End::Pruned) => (plot::TrialState::Pruned, outcome.and_then(Outcome::value)),
             _ => (plot::TrialState::Failed, None),
         };
-        let cost = outcome.and_then(|o| o.notes.get("fge")).and_then(Value::as_f64);
+        let work = || outcome.and_then(|o| o.notes.get("fge")).and_then(Value::as_f64);
+        let cost = match outcome.map(|o| &o.end) {
+            Some(End::Complete(values)) if values.len() > 1 => Some(values[1]),
+            _ => work(),
+        };
         plot::Trial { number: t.number, state, value, cost, params: t.point().to_vec() }
     };
     let title = format!("{method} on {target}");
+    let objective = names(&study.spec().objective);
+    let settled = &study.trials()[..study.settled()];
+    let is_searched = |key: &String| study.space().dimensions().iter().any(|d| d.name == *key);
+    let is_cut = |t: &&Trial| match t.outcome.as_ref().and_then(|o| o.notes.get("cut")) {
+        Some(Value::Object(cut)) => cut.keys().any(is_searched),
+        _ => false,
+    };
     let shown = plot::Trials {
         study: &title,
-        objective: words(&study.spec().objective),
-        cost: "work (FGE)",
+        objective: objective[0],
+        cost: objective.get(1).copied().unwrap_or("work (FGE)"),
         params,
-        trials: study.trials()[..study.settled()].iter().map(trial).collect(),
+        trials: settled.iter().map(trial).collect(),
+        shortened: settled.iter().filter(is_cut).count(),
         importance: shares.iter().map(|i| (i.name.clone(), i.share)).collect(),
         importance_method: "fANOVA",
     };

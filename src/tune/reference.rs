@@ -2,9 +2,11 @@
 //!
 //! A reference is made in rounds. Each is an ordinary run of the `nuts` preset with more draws than the one
 //! before: after a round of n draws with standard error s, wanted a·|λ̂|, the next has
-//! n·1.3·(s/(a·|λ̂|))², at least 2n and at most 16n. It ends once s ≤ a·|λ̂| and R-hat ≤ 1.01, or when the
-//! budget leaves no worthwhile round. The first round is run even where λ̂ is known exactly: it tells the
-//! exact value at this nβ and γ, and how many seconds a full gradient takes.
+//! n·1.3·(s/(a·|λ̂|))², at least 2n and at most 16n. It ends once s ≤ a·|λ̂| and nothing speaks against the estimate
+//! (the run's verdict is `ok`: R-hat, effective sample sizes, drift, energies, divergences), or when the budget leaves
+//! no worthwhile round. After a round with too many divergences the next ones take shorter steps: a target acceptance
+//! of 0.95, then of 0.99. The first round is run even where λ̂ is known exactly: it tells the exact value at this nβ
+//! and γ, and how many seconds a full gradient takes.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::Estimate;
 use crate::config::tune::Budget;
-use crate::diagnostics::Analysis;
+use crate::diagnostics::{Analysis, MAX_DIVERGENT, Verdict};
 
 /// Draws a chain of the first round.
 pub const FIRST_DRAWS: usize = 1000;
 /// Most draws a chain.
 const MOST_DRAWS: usize = 200_000;
-/// R-hat up to which chains are taken to agree.
-const R_HAT: f64 = 1.01;
+/// Target acceptances above the preset's, for rounds after one that diverged.
+const ACCEPTANCES: [f64; 2] = [0.95, 0.99];
 /// A round that is not longer by this factor is not worth its work.
 const WORTHWHILE: f64 = 1.2;
 
@@ -42,6 +44,21 @@ pub struct Reference {
     pub accuracy: f64,
     /// Why it did not come to that.
     pub reason: Option<String>,
+    /// Verdict on the last round; absent in files of older versions, which are made again.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
+    /// What speaks against it, a short sentence each.
+    #[serde(default)]
+    pub objections: Vec<String>,
+    /// Divergent draws of the last round, all chains.
+    #[serde(default)]
+    pub divergences: Option<u64>,
+    /// Drift between the halves of its chains in joint standard errors.
+    #[serde(default)]
+    pub drift_z: Option<f64>,
+    /// Its target acceptance, where that was raised above the preset's.
+    #[serde(default)]
+    pub target_acceptance: Option<f64>,
     /// Rank-normalised split R-hat of the last round.
     pub r_hat: Option<f64>,
     /// Effective sample size of the last round.
@@ -75,7 +92,8 @@ impl Reference {
 
     /// Whether it will do where a relative standard error of `accuracy` is wanted.
     pub fn serves(&self, accuracy: f64) -> bool {
-        self.exact || (self.converged && self.mcse <= accuracy * self.llc.abs())
+        let sound = self.converged && self.verdict == Some(Verdict::Ok);
+        self.exact || (sound && self.mcse <= accuracy * self.llc.abs())
     }
 }
 
@@ -87,6 +105,8 @@ pub struct Rounds {
     spent: f64,
     rounds: usize,
     seconds_per_fge: Option<f64>,
+    /// Rounds that diverged.
+    diverged: usize,
 }
 
 /// What follows a round.
@@ -101,7 +121,12 @@ pub enum Next {
 impl Rounds {
     /// Before the first round.
     pub fn new(accuracy: f64, budget: Budget) -> Self {
-        Self { accuracy, budget, spent: 0.0, rounds: 0, seconds_per_fge: None }
+        Self { accuracy, budget, spent: 0.0, rounds: 0, seconds_per_fge: None, diverged: 0 }
+    }
+
+    /// The next round's target acceptance; `None`: the preset's.
+    pub fn target_acceptance(&self) -> Option<f64> {
+        ACCEPTANCES.get(self.diverged.checked_sub(1)?.min(ACCEPTANCES.len() - 1)).copied()
     }
 
     /// Most work in full-data gradient evaluations; infinite where there is no bound.
@@ -135,6 +160,11 @@ impl Rounds {
             converged: true,
             accuracy: self.accuracy,
             reason: None,
+            verdict: Some(analysis.verdict),
+            objections: analysis.reasons.clone(),
+            divergences: analysis.divergences,
+            drift_z: analysis.drift_z,
+            target_acceptance: self.target_acceptance(),
             r_hat: analysis.r_hat,
             ess: analysis.ess_mean,
             sampled_llc: analysis.llc_mean,
@@ -154,9 +184,12 @@ impl Rounds {
         };
         (reference.llc, reference.mcse, reference.exact) = (llc, mcse, false);
         let off = mcse / (self.accuracy * llc.abs());
-        let agree = analysis.r_hat.is_some_and(|r| r <= R_HAT);
-        if off <= 1.0 && agree {
+        if off <= 1.0 && analysis.verdict == Verdict::Ok {
             return Ok(Next::Reference(Box::new(reference)));
+        }
+        let draws_in_all = (analysis.n_draws * analysis.n_chains) as f64;
+        if analysis.divergences.is_some_and(|n| n as f64 > MAX_DIVERGENT * draws_in_all) {
+            self.diverged += 1;
         }
         let wanted = (1.3 * off * off).clamp(2.0, 16.0);
         let fge_of_draws = analysis.fge_sampling.max(1.0) / draws as f64;
@@ -165,9 +198,12 @@ impl Rounds {
         let next = (draws as f64 * wanted).min(most);
         if next < WORTHWHILE * draws as f64 {
             reference.converged = false;
-            let r_hat = analysis.r_hat.map_or("unknown".to_owned(), |r| format!("{r:.3}"));
+            let mut against = analysis.reasons.join("; ");
+            if !against.is_empty() {
+                against.insert_str(0, "; ");
+            }
             reference.reason = Some(format!(
-                "its standard error is {:.2} % of λ̂ (wanted: {:.2} %), R-hat {r_hat}, after {:.3e} FGE of {}",
+                "its standard error is {:.2} % of λ̂ (wanted: {:.2} %){against}, after {:.3e} FGE of {}",
                 100.0 * mcse / llc.abs(),
                 100.0 * self.accuracy,
                 self.spent,

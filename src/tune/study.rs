@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::grid::{self, grid, shuffle};
@@ -215,7 +216,7 @@ impl Study {
         spec: &StudySpec,
         recorded: &[Recorded],
     ) -> Result<Self, StudyError> {
-        let id = identity(name, &space, spec);
+        let id = Hash::of(made_with(name, &space, spec).to_string().as_bytes());
         let mut study = Self {
             name: name.to_owned(),
             id,
@@ -262,6 +263,18 @@ impl Study {
     /// Hash of all that its proposals depend on.
     pub fn id(&self) -> Hash {
         self.id
+    }
+
+    /// All that its proposals depend on but its name, for people: parameters are found by their names.
+    pub fn settings(&self) -> Value {
+        let mut settings = made_with(&self.name, &self.space, &self.spec);
+        if let Value::Object(fields) = &mut settings {
+            fields.remove("name");
+            fields.remove("space");
+            let by_name = self.space.dimensions().iter().map(|d| (d.name.clone(), json!(d)));
+            fields.insert("search_space".to_owned(), Value::Object(by_name.collect()));
+        }
+        settings
     }
 
     /// Its search space.
@@ -433,10 +446,10 @@ impl Study {
     }
 }
 
-/// Hash of what proposals and outcomes depend on; the number of trials is not among it, so that a study can
-/// be made longer.
-fn identity(name: &str, space: &Space, spec: &StudySpec) -> Hash {
-    let text = serde_json::json!({
+/// What proposals and outcomes depend on; the number of trials is not among it, so that a study can be
+/// made longer.
+fn made_with(name: &str, space: &Space, spec: &StudySpec) -> Value {
+    json!({
         "name": name,
         "space": space.dimensions(),
         "sampler": spec.sampler,
@@ -444,8 +457,7 @@ fn identity(name: &str, space: &Space, spec: &StudySpec) -> Hash {
         "batch_size": spec.batch_size,
         "pruner": spec.pruner,
         "objective": spec.objective,
-    });
-    Hash::of(text.to_string().as_bytes())
+    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! A trial as a run: its seed, its settings, what its budget leaves of it, and what it found.
 
+use std::path::Path;
+
+use thiserror::Error;
+
 use super::objective::Progress;
 use super::space::Params;
 use crate::config::Dtype;
 use crate::config::tune::{Scalar, trial_sampler};
 use crate::config::{Algo, SamplerSpec};
-use crate::sampler::expected_fge;
 use crate::store::Hash;
+use crate::sweep::PlannedTarget;
 use crate::trace::Trace;
-use std::path::Path;
 
 /// Steps in which a trial is shortened.
 const SHARES: u32 = 1000;
@@ -26,10 +29,8 @@ pub struct Method<'a> {
     pub precision: Option<Dtype>,
     /// Presets of the user's.
     pub presets: Option<&'a Path>,
-    /// Rows of the target.
-    pub rows: usize,
-    /// Parameters that are sampled.
-    pub dim: usize,
+    /// The target, of which all parameters are sampled.
+    pub target: &'a PlannedTarget,
     /// Most expected work of a run in full-data gradient evaluations.
     pub cap: Option<f64>,
 }
@@ -47,6 +48,25 @@ pub struct TrialRun {
     pub expected_fge: f64,
 }
 
+/// Why parameters make no run.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum TrialError {
+    /// They exclude each other.
+    #[error("{0}")]
+    Settings(String),
+    /// No length brings their work under the cap.
+    #[error(
+        "its budget of {cap:.3e} FGE is too small: {expected:.3e} are expected, and no shorter run fits; raise \
+         execution.budget.trial_fge or trial_sec"
+    )]
+    TooSmall {
+        /// The cap.
+        cap: f64,
+        /// Expected work at full length.
+        expected: f64,
+    },
+}
+
 /// The seed of what is run under this name in the study: 32 bits of a hash of both.
 pub fn seed(study: &str, what: &str) -> u64 {
     let hash = Hash::of(format!("{study}\n{what}").as_bytes());
@@ -58,13 +78,14 @@ impl Method<'_> {
     /// steps and burn-in alike; of vi: steps of the optimiser) are lowered by a common factor, to thousandths.
     ///
     /// # Errors
-    /// Settings that exclude each other, or work that no length brings under the cap; in words.
-    pub fn run(&self, params: &Params, what: &str) -> Result<TrialRun, String> {
+    /// Settings that exclude each other, or work that no length brings under the cap.
+    pub fn run(&self, params: &Params, what: &str) -> Result<TrialRun, TrialError> {
         let seed = seed(self.study, what);
         let sampler = |params: &Params| {
-            trial_sampler(self.method, params, seed, self.precision, self.presets).map_err(|e| e.to_string())
+            trial_sampler(self.method, params, seed, self.precision, self.presets)
+                .map_err(|e| TrialError::Settings(e.to_string()))
         };
-        let work = |spec: &SamplerSpec| expected_fge(spec, self.rows, self.dim, false).total;
+        let work = |spec: &SamplerSpec| self.target.expected_fge(spec).total;
         let whole = sampler(params)?;
         let full = work(&whole);
         let Some(cap) = self.cap.filter(|cap| full > *cap) else {
@@ -92,16 +113,11 @@ impl Method<'_> {
         }
         let cut = cut(fits);
         let settings = with(&cut);
-        let short = || {
-            format!(
-                "its budget of {cap:.3e} FGE is too small: {full:.3e} are expected, and no shorter run fits; raise \
-                 execution.budget.trial_fge or trial_sec"
-            )
-        };
-        let spec = sampler(&settings).map_err(|_| short())?;
+        let short = TrialError::TooSmall { cap, expected: full };
+        let Ok(spec) = sampler(&settings) else { return Err(short) };
         let expected = work(&spec);
         if expected > cap {
-            return Err(short());
+            return Err(short);
         }
         Ok(TrialRun { sampler: spec, settings, cut, expected_fge: expected })
     }

@@ -258,8 +258,11 @@ fn study(section: &Section<'_>, notices: &mut Vec<String>, report: &Report) -> O
     if let (Some(older), Some(newer)) = (&older, &newer)
         && from_file(&newer.node.place)
     {
-        let fault = Fault::GivenTwice { first: older.node.place.clone() };
-        report.add(&newer.node.place, &newer.path, fault);
+        let line = |place: &Place| if let Place::At { line, .. } = place { *line } else { 0 };
+        let mut both = [older, newer];
+        both.sort_by_key(|given| line(given.place));
+        let [first, second] = both;
+        report.add(second.place, &second.path, Fault::GivenTwice { first: first.place.clone() });
         return None;
     }
     let layers: Vec<_> = older.iter().chain(&newer).collect();

@@ -1,6 +1,6 @@
 //! What the manager knows of every slot: what it holds, since when, and when it last gave a sign.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::sweep::ranks::RankPlace;
@@ -112,6 +112,12 @@ impl Board {
     /// Units that slots hold which still answer.
     pub fn in_flight(&self) -> usize {
         self.seats.iter().filter(|seat| !seat.lost).map(|seat| seat.held.len()).sum()
+    }
+
+    /// Ranks whose slots hold a unit like that.
+    pub fn ranks_with(&self, is_like: impl Fn(UnitId) -> bool) -> BTreeSet<usize> {
+        let holds = |seat: &&Seat| seat.held.iter().any(|&unit| is_like(unit));
+        self.seats.iter().filter(holds).map(|seat| seat.slot.rank).collect()
     }
 
     /// Slots that still answer.

@@ -211,6 +211,7 @@ impl Manager<'_> {
             self.untold.push(run);
         }
         self.may_grow = true;
+        self.unshare(run)?;
         self.forget(self.plan.runs[run].target)
     }
 

@@ -1,13 +1,16 @@
 //! Units and targets on their way to slots.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Manager;
 use super::muster::send;
 use crate::sampler::Role;
+use crate::sweep::execute::Loaded;
 use crate::sweep::graph::UnitKind;
 use crate::sweep::scheduler::{Slot, UnitId};
-use crate::sweep::unit::{End, Failure, Order, Outcome, Sampling, Task, ToWorker};
+use crate::sweep::unit::{End, Failure, Order, Outcome, RunShare, Sampling, Task, ToWorker};
 use crate::sweep::{MANAGER, SweepError, files};
 use crate::target::Target;
 
@@ -23,6 +26,9 @@ impl Manager<'_> {
                 };
             }
             self.is_given(unit);
+        }
+        if let UnitKind::Chain(run, _) | UnitKind::Chains(run) | UnitKind::Control(run) = kind {
+            self.share(run, slot.rank)?;
         }
         let task = self.task(kind);
         log::debug!("{} goes to rank {}, slot {}", kind.describe(&self.plan), slot.rank, slot.index);
@@ -74,10 +80,44 @@ impl Manager<'_> {
             },
         };
         if rank == MANAGER {
-            self.pool.cache.insert(index as u32, target);
+            self.pool.cache.targets.insert(index as u32, Loaded::new(target));
             return Ok(());
         }
         send(self.comm, rank, &ToWorker::Target { index: index as u32, target: Box::new(target) })
+    }
+
+    /// Sees to it that a rank holds what the chains of a run share, once.
+    fn share(&mut self, run: usize, rank: usize) -> Result<(), SweepError> {
+        let gathering = &mut self.gathering[run];
+        if !gathering.holders.insert(rank) {
+            return Ok(());
+        }
+        let adapted = gathering.adapted.as_ref().map(|(adapted, ..)| Arc::clone(adapted)).unwrap_or_default();
+        let (share, run) = (RunShare { sampling: self.sampling(run), adapted }, run as u32);
+        if rank == MANAGER {
+            self.pool.cache.shares.insert(run, share);
+            return Ok(());
+        }
+        send(self.comm, rank, &ToWorker::Share { run, share: Box::new(share) })
+    }
+
+    /// Of a run that is over, ranks that hold no unit of it let go of what its chains share.
+    pub(super) fn unshare(&mut self, run: usize) -> Result<(), SweepError> {
+        if !self.gathering[run].over || self.gathering[run].holders.is_empty() {
+            return Ok(());
+        }
+        let busy = self.board.ranks_with(|unit| self.graph.kind(unit).run() == Some(run));
+        let holders = std::mem::take(&mut self.gathering[run].holders);
+        let (stay, go) = holders.into_iter().partition(|rank| busy.contains(rank));
+        self.gathering[run].holders = stay;
+        for rank in BTreeSet::<usize>::into_iter(go) {
+            if rank == MANAGER {
+                self.pool.cache.shares.remove(run as u32);
+            } else {
+                send(self.comm, rank, &ToWorker::Unshare { run: run as u32 })?;
+            }
+        }
+        Ok(())
     }
 
     /// One run of a target is over; after the last, nobody needs the target any more.
@@ -89,7 +129,7 @@ impl Manager<'_> {
         self.targets[index] = None;
         for rank in std::mem::take(&mut self.holders[index]) {
             if rank == MANAGER {
-                self.pool.cache.remove(index as u32);
+                self.pool.cache.targets.remove(index as u32);
             } else {
                 send(self.comm, rank, &ToWorker::Forget { index: index as u32 })?;
             }
@@ -97,30 +137,26 @@ impl Manager<'_> {
         Ok(())
     }
 
+    fn sampling(&self, run: usize) -> Sampling {
+        let run = &self.plan.runs[run];
+        Sampling {
+            target: run.target as u32,
+            sampler: run.sampler.clone(),
+            posterior: run.posterior.clone(),
+            stream: run.stream.0,
+            chosen: run.chosen.as_deref().cloned(),
+        }
+    }
+
     fn task(&self, kind: UnitKind) -> Task {
-        let sampling = |run: usize| {
-            let run = &self.plan.runs[run];
-            Sampling {
-                target: run.target as u32,
-                sampler: run.sampler.clone(),
-                posterior: run.posterior.clone(),
-                stream: run.stream.0,
-                chosen: run.chosen.as_deref().cloned(),
-            }
-        };
         let chain = |run: usize, chain: u32, role: Role| Task::Chain {
-            sampling: sampling(run),
-            adapted: self.gathering[run].adapted.as_ref().map(|(a, ..)| a.clone()).unwrap_or_default(),
+            run: run as u32,
             chain,
             role,
             pauses: self.pauses(run, role),
         };
-        let on_device = |run: usize, chains: usize, role: Role| Task::OnDevice {
-            sampling: sampling(run),
-            adapted: self.gathering[run].adapted.as_ref().map(|(a, ..)| a.clone()).unwrap_or_default(),
-            chains,
-            role,
-        };
+        let on_device =
+            |run: usize, chains: usize, role: Role| Task::OnDevice { run: run as u32, chains, role };
         match kind {
             UnitKind::Build(t) => {
                 let target = &self.plan.targets[t];
@@ -131,7 +167,7 @@ impl Manager<'_> {
                     bytes: target.bytes(),
                 }
             }
-            UnitKind::Warmup(r) => Task::Warmup(sampling(r)),
+            UnitKind::Warmup(r) => Task::Warmup(self.sampling(r)),
             UnitKind::Chain(r, c) => chain(r, c, Role::Main),
             UnitKind::Chains(r) => on_device(r, self.plan.runs[r].sampler.chains, Role::Main),
             // In the same arithmetic as the chains that it checks.

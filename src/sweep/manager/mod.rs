@@ -123,11 +123,13 @@ enum Inbox {
 /// What has come in of a run so far.
 #[derive(Default)]
 struct Gathering {
-    adapted: Option<(Adapted, f64, String)>,
+    adapted: Option<(Arc<Adapted>, f64, String)>,
     chains: Vec<Option<ChainPart>>,
     control: Option<ChainPart>,
     missing: usize,
     over: bool,
+    /// Ranks that hold what its chains share.
+    holders: BTreeSet<usize>,
     gates: Gates,
 }
 
@@ -349,6 +351,7 @@ impl<'a> Manager<'a> {
             plan: &self.plan,
             units: self.to_do,
             ranks: &self.ranks,
+            grows: proposer.is_some(),
         });
         let mut pause = Backoff::new();
         loop {

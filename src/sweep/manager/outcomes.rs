@@ -11,7 +11,7 @@ use crate::sweep::report::{Progress, RunReport};
 use crate::sweep::scheduler::{Event, Slot, UnitId};
 use crate::sweep::source::WorkSource;
 use crate::sweep::survey::checkpoint;
-use crate::sweep::unit::{End, Failure, Outcome, Output, ToWorker};
+use crate::sweep::unit::{End, Failure, Outcome, Output, Product, ToWorker};
 use crate::sweep::writer::{ChainPart, Job, RunParts, Written};
 use crate::sweep::{MANAGER, SweepError};
 
@@ -24,6 +24,9 @@ impl Manager<'_> {
         self.board.take(slot, unit, Instant::now());
         // A slot that was given up for lost may answer after all; the same bits come in once.
         let again = !self.is_over[unit as usize] && self.end(slot, unit, outcome)?;
+        if let Some(run) = self.graph.kind(unit).run() {
+            self.unshare(run)?;
+        }
         self.feed(Event::Finished { slot, unit })?;
         if again { self.retry(unit, slot) } else { Ok(()) }
     }
@@ -67,11 +70,11 @@ impl Manager<'_> {
                 if let Output::Adapted(a) = &output {
                     log::info!("  step size {:e}, {:.1} FGE", a.step_size, a.fge);
                 }
-                let content = self.worth_keeping(kind, &output, outcome.seconds, &outcome.host)?;
-                self.take(kind, output, outcome.seconds, outcome.host);
-                if let Some(content) = content {
-                    self.keepsakes.add(kind.name(&self.plan), content, Instant::now());
+                let product = Product { output, seconds: outcome.seconds, host: outcome.host };
+                if self.is_worth_keeping(kind) {
+                    self.keepsakes.add(kind.name(&self.plan), product.clone(), Instant::now());
                 }
+                self.take(kind, product);
                 // A target may be sampled once it is on disk: made again, it must be the recorded one.
                 if !matches!(kind, UnitKind::Build(_)) {
                     self.graph.settled(unit, true);
@@ -94,23 +97,14 @@ impl Manager<'_> {
         Ok(false)
     }
 
-    /// The bytes of an outcome that must not be lost before its run is on disk: all but a run's last.
-    fn worth_keeping(
-        &self,
-        kind: UnitKind,
-        output: &Output,
-        seconds: f64,
-        host: &str,
-    ) -> Result<Option<Vec<u8>>, SweepError> {
+    /// Whether an outcome must not be lost before its run is on disk: all but a run's last.
+    fn is_worth_keeping(&self, kind: UnitKind) -> bool {
         let last = |run: usize| self.gathering[run].missing == 1 || self.gathering[run].over;
-        let keep = match kind {
+        match kind {
             UnitKind::Build(_) => false,
             UnitKind::Warmup(_) => true,
             UnitKind::Chain(run, _) | UnitKind::Chains(run) | UnitKind::Control(run) => !last(run),
-        };
-        // Borrowed, and with room from the start, so that nothing large is copied but once.
-        let room = || Vec::with_capacity(output.bytes() + host.len() + 64);
-        Ok(keep.then(|| postcard::to_extend(&(output, seconds, host), room())).transpose()?)
+        }
     }
 
     /// Has the writer keep the products that wait.
@@ -202,17 +196,17 @@ impl Manager<'_> {
             Offer::Part(state) => {
                 self.resume.insert(unit, state);
             }
-            Offer::Done(output, seconds, host) => {
+            Offer::Done(product) => {
                 self.is_over[unit as usize] = true;
                 self.to_do -= 1;
                 self.is_given(unit);
-                self.take(kind, output, seconds, host);
+                self.take(kind, product);
                 self.graph.found(unit);
             }
         }
     }
 
-    fn take(&mut self, kind: UnitKind, output: Output, seconds: f64, host: String) {
+    fn take(&mut self, kind: UnitKind, Product { output, seconds, host }: Product) {
         match (kind, output) {
             (UnitKind::Build(index), Output::Target(target)) => {
                 let target = Arc::new(*target);
@@ -331,6 +325,7 @@ impl Manager<'_> {
                 self.observer.progress(&Progress::Run { plan: &self.plan, index, report: &report });
                 self.reports[index] = Some(report);
                 self.untold.push(index);
+                self.unshare(index)?;
                 self.forget(self.plan.runs[index].target)?;
             }
         }

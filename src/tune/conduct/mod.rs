@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+pub use self::references::TRIALS;
 use self::trials::OpenTrial;
 use super::journal::Journal;
 use super::objective::Estimate;
@@ -82,8 +83,10 @@ pub struct StudyState {
     pub method: usize,
     /// The study; `None` until its reference is there.
     pub study: Option<Study>,
-    /// What trials are compared with.
+    /// What trials are compared with: the problem's reference when the study began.
     pub reference: Option<Estimate>,
+    /// Why that is rough, where it is.
+    pub rough: Option<String>,
     /// Most expected work of a trial.
     pub cap: Option<f64>,
     /// Core seconds of a full-data gradient evaluation, as the study has them from its beginning.
@@ -129,6 +132,21 @@ impl StudyState {
         let mean = runs.iter().sum::<f64>() / k;
         let variance = runs.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (k - 1.0);
         Some((mean, T * (variance / k).sqrt()))
+    }
+
+    /// Reasons of failed trials with how often each came up, the most frequent first. Those that differ in their
+    /// numbers only are one, as the first has it.
+    pub fn reasons(&self) -> Vec<(&str, usize)> {
+        let mut counts: BTreeMap<String, (&str, usize)> = BTreeMap::new();
+        for trial in self.study.iter().flat_map(|study| &study.trials()[..study.settled()]) {
+            if let Some(End::Failed(reason)) = trial.outcome.as_ref().map(|o| &o.end) {
+                let words = reason.replace(|c: char| c.is_ascii_digit() || "+-.".contains(c), "");
+                counts.entry(words).or_insert((reason, 0)).1 += 1;
+            }
+        }
+        let mut found: Vec<_> = counts.into_values().collect();
+        found.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        found
     }
 
     /// Trials settled, and those among them that failed and that were given up.
@@ -203,6 +221,7 @@ impl<'a> Conductor<'a> {
                     method,
                     study: None,
                     reference: None,
+                    rough: None,
                     cap: None,
                     rate: None,
                     reproducible: true,
@@ -248,15 +267,14 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    fn method<'b>(&'b self, plan: &Plan, study: &'b StudyState) -> Method<'b> {
+    fn method<'b>(&'b self, plan: &'b Plan, study: &'b StudyState) -> Method<'b> {
         let target = &plan.targets[study.problem];
         Method {
             study: &study.name,
             method: &self.tune.methods[study.method].method,
             precision: self.tune.precision,
             presets: self.settings.presets.as_deref(),
-            rows: target.rows,
-            dim: target.dim,
+            target,
             cap: study.cap,
         }
     }
@@ -274,7 +292,9 @@ impl Proposer for Conductor<'_> {
         for p in 0..self.problems.len() {
             let Search::Wanted(rounds, draws) = &self.problems[p].search else { continue };
             let draws = *draws;
-            let params = Params::from([("draws".to_owned(), Scalar::Int(draws as i64))]);
+            let mut params = Params::from([("draws".to_owned(), Scalar::Int(draws as i64))]);
+            let acceptance = rounds.target_acceptance().map(Scalar::Float);
+            params.extend(acceptance.map(|value| ("target_acceptance".to_owned(), value)));
             let name = &self.problems[p].name;
             let seed = super::trial::seed(name, "reference");
             let rounds = rounds.clone();

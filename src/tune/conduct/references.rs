@@ -8,7 +8,7 @@ use crate::config::tune::trial_sampler;
 use crate::store::{Hash, StoreError};
 use crate::sweep::{Plan, SweepError};
 use crate::tune::journal::{Journal, JournalError, journal_path};
-use crate::tune::objective::Estimate;
+use crate::tune::objective::{Estimate, names};
 use crate::tune::reference::{FIRST_DRAWS, Reference, fge_of};
 use crate::tune::space::{Params, Space};
 use crate::tune::steps::by_clock;
@@ -17,6 +17,10 @@ use crate::tune::steps::by_clock;
 const BASE: &str = "preset";
 const REFERENCE: &str = "reference_llc";
 const REFERENCE_MCSE: &str = "reference_mcse";
+const ROUGH: &str = "reference_rough";
+const OBJECTIVE: &str = "objective";
+/// The trials that were asked for last.
+pub const TRIALS: &str = "max_trials";
 const CAP: &str = "trial_fge";
 const RATE: &str = "seconds_per_fge";
 
@@ -91,6 +95,9 @@ impl Conductor<'_> {
             (REFERENCE.to_owned(), json!(reference.llc)),
             (REFERENCE_MCSE.to_owned(), json!(reference.mcse)),
             ("reference_exact".to_owned(), json!(reference.exact)),
+            (ROUGH.to_owned(), json!(reference.reason)),
+            (OBJECTIVE.to_owned(), json!(names(&self.spec.objective).join("; "))),
+            (TRIALS.to_owned(), json!(self.spec.max_trials)),
             (RATE.to_owned(), json!(reference.seconds_per_fge)),
             (CAP.to_owned(), json!(cap)),
             (REPRODUCIBLE.to_owned(), json!(!by_clock(&self.spec.objective))),
@@ -104,7 +111,7 @@ impl Conductor<'_> {
             e => e,
         })?;
         let opened = Journal::open(self.store, &journal_path(&name), &name, space, &self.spec, &attributes);
-        let (journal, study) = opened.map_err(journal_error)?;
+        let (mut journal, study) = opened.map_err(journal_error)?;
         if journal.attribute(BASE) != Some(&base) {
             return Err(refused(format!(
                 "{}: the study {name} in it was made with another preset of {} or another precision; move the file \
@@ -113,10 +120,16 @@ impl Conductor<'_> {
                 method.method
             )));
         }
+        // More may be asked for later.
+        let trials = json!(self.spec.max_trials);
+        if journal.attribute(TRIALS) != Some(&trials) {
+            journal.set_attribute(TRIALS, &trials)?;
+        }
         let number = |key: &str| journal.attribute(key).and_then(Value::as_f64);
         let state = &mut self.studies[s];
         state.reference =
             number(REFERENCE).zip(number(REFERENCE_MCSE)).map(|(llc, mcse)| Estimate { llc, mcse });
+        state.rough = journal.attribute(ROUGH).and_then(Value::as_str).map(str::to_owned);
         state.cap = number(CAP);
         state.rate = number(RATE);
         state.reproducible = journal.attribute(REPRODUCIBLE) != Some(&Value::Bool(false));

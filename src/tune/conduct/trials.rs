@@ -8,14 +8,13 @@ use super::{Conductor, FRESH_RUNS, Job, seconds_of, trials_dir};
 use crate::config::tune::{Cost, Objective};
 use crate::diagnostics::Analysis;
 use crate::io::netcdf;
-use crate::sampler::expected_fge;
 use crate::store::Ref;
 use crate::sweep::{Partial, Plan, PlannedRun, SweepError};
 use crate::tune::objective::{Estimate, Measured, values};
 use crate::tune::pruner::{Rule, Step};
 use crate::tune::steps::{Ladder, Yardstick, draws};
 use crate::tune::study::{End, Outcome, Proposal, Study};
-use crate::tune::trial::{TrialRun, way};
+use crate::tune::trial::{TrialError, TrialRun, way};
 
 /// A trial may take so many times the seconds of its budget.
 const LATE: f64 = 3.0;
@@ -65,8 +64,8 @@ impl Conductor<'_> {
             let posterior = &self.tune.problems[state.problem].posterior;
             let trial = self.method(plan, state).run(&proposal.params, &format!("trial {}", proposal.number));
             let run = trial.and_then(|trial| {
-                let run = plan.run_on(state.problem, &trial.sampler, posterior).map_err(|e| e.to_string())?;
-                Ok((trial, run))
+                let run = plan.run_on(state.problem, &trial.sampler, posterior);
+                Ok((trial, run.map_err(|e| TrialError::Settings(e.to_string()))?))
             });
             match run {
                 Ok((trial, mut run)) => {
@@ -77,8 +76,11 @@ impl Conductor<'_> {
                     let (number, rule) = (proposal.number, proposal.rule);
                     found.push((Job::Trial(s, Box::new(OpenTrial { number, trial, rule, ladder })), run));
                 }
-                Err(reason) => {
-                    let outcome = Outcome::failed(reason);
+                Err(error) => {
+                    let mut outcome = Outcome::failed(error.to_string());
+                    if let TrialError::TooSmall { expected, .. } = error {
+                        outcome.notes.insert("expected_fge".to_owned(), json!(expected));
+                    }
                     self.write_metrics(s, &proposal.id, &outcome, None)?;
                     self.tell(s, proposal.number, outcome)?;
                 }
@@ -239,9 +241,10 @@ impl Conductor<'_> {
         let (Some(reference), Some(draws)) = (state.reference, draws(&open.trial.sampler.algo)) else {
             return (Vec::new(), false);
         };
-        let target = &plan.targets[state.problem];
-        let work = expected_fge(&open.trial.sampler, target.rows, target.dim, false);
-        let work = (work.warmup, work.total - work.warmup);
+        let work = plan.targets[state.problem].expected_fge(&open.trial.sampler);
+        // A run's record counts its control chain as warmup.
+        let before = work.warmup + work.control;
+        let work = (before, work.total - before);
         let yardstick =
             Yardstick { objective: &self.spec.objective, reference, work, draws, rate: state.rate };
         yardstick.steps(&open.ladder, upto, llc, &open.rule)
