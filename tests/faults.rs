@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Ran, deterministic_files, executed, job_of, lambda_hat, program, repository};
+use support::{
+    Ran, deterministic_files, ended, executed, job_of, lambda_hat, program, repository, run_to_end,
+};
 
 /// Exit code of a job that was stopped on the way.
 const INTERRUPTED: i32 = 75;
@@ -49,7 +51,7 @@ fn is_working(root: &Path) {
 }
 
 fn finish(root: &Path, ranks: usize, file: &str) -> Ran {
-    let ran = Ran::from(job(root, ranks, file, &[]).output().expect("starts"));
+    let ran = run_to_end(job(root, ranks, file, &[]));
     assert_eq!(ran.code, 0, "{ran:?}");
     ran
 }
@@ -64,7 +66,7 @@ fn a_signal_stops_a_job_which_goes_on_with_the_same_bits() {
         let child = spawn(job(root.path(), 1, "torture", &["--checkpoint-every", "0.05"]));
         is_working(root.path());
         signal(&child, name);
-        let ran = Ran::from(child.wait_with_output().expect("ends"));
+        let ran = ended(child);
         assert_eq!(ran.code, INTERRUPTED, "{name}: {ran:?}");
         let said = format!("stopped by SIG{name}");
         assert!(ran.err.contains(&said) && ran.err.contains("the same command"), "{ran:?}");
@@ -77,7 +79,7 @@ fn a_signal_stops_a_job_which_goes_on_with_the_same_bits() {
         let child = spawn(job(root.path(), 2, "torture", &["--checkpoint-every", "0.05"]));
         is_working(root.path());
         signal(&child, "USR1");
-        let ran = Ran::from(child.wait_with_output().expect("ends"));
+        let ran = ended(child);
         assert_eq!(ran.code, INTERRUPTED, "under mpirun: {ran:?}");
         finish(root.path(), 2, "torture");
         assert_eq!(deterministic_files(root.path()), expected, "under mpirun");
@@ -104,7 +106,7 @@ fn a_second_ctrl_c_ends_a_job_at_once_and_loses_nothing_that_was_saved() {
     signal(&child, "INT");
     std::thread::sleep(Duration::from_millis(50));
     signal(&child, "INT");
-    let ran = Ran::from(child.wait_with_output().expect("ends"));
+    let ran = ended(child);
     assert_eq!(ran.code, 130, "{ran:?}");
     finish(root.path(), 1, "torture");
     assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()));
@@ -116,7 +118,7 @@ fn a_time_limit_stops_a_job_in_time() {
     let begun = Instant::now();
     // A limit of 1 s: work stops after 0.8 s at the latest, and none begins after that.
     let args = ["--time-limit", "1", "--set", "samplers.hmc.overrides.draws=100000000"];
-    let ran = Ran::from(job(root.path(), 1, "torture", &args).output().expect("starts"));
+    let ran = run_to_end(job(root.path(), 1, "torture", &args));
     assert_eq!(ran.code, INTERRUPTED, "{ran:?}");
     assert!(ran.err.contains("the time limit"), "{ran:?}");
     // Far from what the chain would take, which is hours.
@@ -129,19 +131,12 @@ fn a_unit_that_panics_is_tried_again_and_then_fails_its_run_alone() {
     finish(whole.path(), 1, "tiny");
     // Once: the retry makes up for it.
     let root = temp();
-    let ran = Ran::from(
-        job(root.path(), 1, "tiny", &[]).env("LAMBDA_HAT_FAULT", "panic:chain-1:1").output().expect("starts"),
-    );
+    let ran = run_to_end(job(root.path(), 1, "tiny", &[]).env("LAMBDA_HAT_FAULT", "panic:chain-1:1"));
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()));
     // Always: its runs fail, with reason and log, and no other.
     let root = temp();
-    let ran = Ran::from(
-        job(root.path(), 1, "tiny", &[])
-            .env("LAMBDA_HAT_FAULT", "panic:chain-2:99")
-            .output()
-            .expect("starts"),
-    );
+    let ran = run_to_end(job(root.path(), 1, "tiny", &[]).env("LAMBDA_HAT_FAULT", "panic:chain-2:99"));
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("panicked") && ran.out.contains("logs/run_sampler"), "{ran:?}");
     let report: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
@@ -167,7 +162,7 @@ fn a_slot_that_is_silent_is_given_up_and_its_unit_done_elsewhere() {
         let root = temp();
         // One unit hangs in its first attempt; there are two slots.
         let mut command = job(root.path(), ranks, "tiny", &["--unit-timeout", "3", "--workers", "4"]);
-        let ran = Ran::from(command.env("LAMBDA_HAT_FAULT", "hang:warmup:1").output().expect("starts"));
+        let ran = run_to_end(command.env("LAMBDA_HAT_FAULT", "hang:warmup:1"));
         // All warmups hang once, on slots that get new threads; every rank still answers.
         assert_eq!(ran.code, 0, "{ran:?}");
         assert!(ran.err.contains("--unit-timeout"), "{ran:?}");
@@ -182,7 +177,7 @@ fn checkpoints_that_are_damaged_or_not_ours_are_left_alone() {
     let root = temp();
     let mut command = job(root.path(), 1, "torture", &["--checkpoint-every", "0.02"]);
     command.env("LAMBDA_HAT_FAULT", "write:40");
-    assert_ne!(Ran::from(command.output().expect("starts")).code, 0);
+    assert_ne!(run_to_end(command).code, 0);
     let mut damaged = 0;
     for owner in std::fs::read_dir(root.path().join("store/checkpoints")).expect("checkpoints").flatten() {
         for file in std::fs::read_dir(owner.path()).expect("files").flatten() {
@@ -194,12 +189,8 @@ fn checkpoints_that_are_damaged_or_not_ours_are_left_alone() {
         }
     }
     assert!(damaged > 0);
-    let ran = Ran::from(
-        Command::new(program())
-            .args([&config("torture"), "--json"])
-            .env("LAMBDA_HAT_HOME", root.path())
-            .output()
-            .expect("starts"),
+    let ran = run_to_end(
+        Command::new(program()).args([&config("torture"), "--json"]).env("LAMBDA_HAT_HOME", root.path()),
     );
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.err.contains("is damaged"), "{ran:?}");
@@ -217,9 +208,9 @@ fn every_rank_may_write_its_own_checkpoints() {
     let ranks = if cfg!(feature = "mpi") { 2 } else { 1 };
     let mut command = job(root.path(), ranks, "torture", &args);
     command.env("LAMBDA_HAT_FAULT", "write:24");
-    assert_ne!(Ran::from(command.output().expect("starts")).code, 0);
+    assert_ne!(run_to_end(command).code, 0);
     assert!(std::fs::read_dir(dir.path()).expect("a directory").count() > 0);
-    let ran = Ran::from(job(root.path(), ranks, "torture", &args).output().expect("starts"));
+    let ran = run_to_end(job(root.path(), ranks, "torture", &args));
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(deterministic_files(root.path()), deterministic_files(whole.path()));
     assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0, "nothing is left");
@@ -245,7 +236,7 @@ fn a_running_sweep_shows_how_it_stands() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["state"], "running");
     signal(&child, "TERM");
-    let ran = Ran::from(child.wait_with_output().expect("ends"));
+    let ran = ended(child);
     assert_eq!(ran.code, INTERRUPTED, "{ran:?}");
     let status = lambda_hat(root.path(), &["status"]).out;
     assert!(status.starts_with("torture: stopped: SIGTERM"), "{status}");
@@ -260,7 +251,7 @@ fn a_unit_that_no_machine_has_memory_for_is_refused_and_no_other() {
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -v 8000000 && exec \"$@\"", "sh"]).arg(command.get_program());
     limited.args(command.get_args()).env("LAMBDA_HAT_HOME", root.path());
-    let ran = Ran::from(limited.output().expect("starts"));
+    let ran = run_to_end(limited);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("of memory") && ran.out.contains("are free on"), "{ran:?}");
     let report: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
@@ -273,7 +264,7 @@ fn a_unit_that_no_machine_has_memory_for_is_refused_and_no_other() {
 fn a_unit_that_always_hangs_fails_its_run_and_no_other() {
     let root = temp();
     let mut command = job(root.path(), 1, "tiny", &["--unit-timeout", "2", "--workers", "2"]);
-    let ran = Ran::from(command.env("LAMBDA_HAT_FAULT", "hang:chain-2:99").output().expect("starts"));
+    let ran = run_to_end(command.env("LAMBDA_HAT_FAULT", "hang:chain-2:99"));
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("no step within 2 s"), "{ran:?}");
     let report: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
@@ -292,7 +283,7 @@ fn steps_are_signs_of_life_however_rare_checkpoints_are() {
         [&["--checkpoint-every", "3000"][..], &["--checkpoint-every", "0.1", "--checkpoint-dir", &path]]
     {
         let args = [&["--unit-timeout", "1", "--time-limit", "5", "--set", long][..], more].concat();
-        let ran = Ran::from(job(root.path(), 1, "torture", &args).output().expect("starts"));
+        let ran = run_to_end(job(root.path(), 1, "torture", &args));
         assert_eq!(ran.code, INTERRUPTED, "{ran:?}");
         assert!(!ran.err.contains("given up"), "{ran:?}");
     }
@@ -308,7 +299,7 @@ fn a_retry_goes_on_from_the_checkpoint() {
     std::thread::sleep(Duration::from_millis(300));
     // Units in progress write a checkpoint when the job stops, after all that are done.
     signal(&child, "TERM");
-    let stopped = Ran::from(child.wait_with_output().expect("ends"));
+    let stopped = ended(child);
     if stopped.code == 0 {
         eprintln!("the job was over before the signal: nothing to go on from");
         return;
@@ -329,7 +320,7 @@ fn a_retry_goes_on_from_the_checkpoint() {
     };
     let unit = part.trim_end_matches(".part").to_owned();
     let mut command = job(root.path(), 1, "torture", &["-v"]);
-    let ran = Ran::from(command.env("LAMBDA_HAT_FAULT", format!("panic:{unit}:1")).output().expect("starts"));
+    let ran = run_to_end(command.env("LAMBDA_HAT_FAULT", format!("panic:{unit}:1")));
     assert_eq!(ran.code, 0, "{ran:?}");
     // Once in the attempt that panics, once in the next.
     let resumed = ran.err.matches(&format!("{unit} goes on from its checkpoint")).count();
@@ -362,7 +353,7 @@ fn a_rank_that_is_frozen_does_not_keep_the_job_from_its_end() {
     send(of("1"), "STOP");
     send(of("0"), "USR1");
     let begun = Instant::now();
-    let ran = Ran::from(child.wait_with_output().expect("ends"));
+    let ran = ended(child);
     assert!(begun.elapsed() < Duration::from_secs(60), "{ran:?}");
     assert_eq!(ran.code, INTERRUPTED, "{ran:?}");
     assert!(ran.err.contains("stopped by SIGUSR1") && ran.err.contains("do not answer"), "{ran:?}");

@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use support::{Ran, deterministic_files, executed, job_of, lambda_hat, program, ranks_below, repository};
+use support::{
+    deterministic_files, end_of, executed, job_of, lambda_hat, program, ranks_below, repository, run_to_end,
+};
 
 fn config() -> String {
     repository("tests/data/sweep/torture.yaml").to_string_lossy().into_owned()
@@ -83,7 +85,7 @@ fn finished(root: &Path) -> usize {
 fn goes_on(root: &Path, ranks: usize, told: &str) {
     let (units, expected) = undisturbed();
     let before = finished(root);
-    let ran = Ran::from(job(root, ranks, "").output().expect("starts"));
+    let ran = run_to_end(job(root, ranks, ""));
     assert_eq!(ran.code, 0, "{told}: {ran:?}");
     assert_eq!(executed(&ran), units - before, "{told}: {before} of {units} units were finished");
     assert_eq!(&deterministic_files(root), expected, "{told}");
@@ -96,7 +98,7 @@ fn goes_on(root: &Path, ranks: usize, told: &str) {
 fn dies_and_goes_on(ranks: usize, fault: &str, again: usize) {
     let root = temp();
     for _ in 0..=again {
-        let ran = Ran::from(job(root.path(), ranks, fault).output().expect("starts"));
+        let ran = run_to_end(job(root.path(), ranks, fault));
         if ran.code == 0 {
             // It was over before it came to that.
             break;
@@ -154,7 +156,7 @@ fn killed(mut child: Child, until: Instant, dice: &mut Dice) -> bool {
         _ => victims.iter().for_each(|&pid| kill(pid)),
     }
     // mpirun ends what is left; a single process is gone.
-    let _ = child.wait();
+    end_of(&mut child);
     for pid in victims {
         while Path::new(&format!("/proc/{pid}")).exists() && exists_as_program(pid) {
             std::thread::sleep(Duration::from_millis(5));

@@ -1,8 +1,12 @@
 //! Running the program as a user does.
 
+use std::borrow::BorrowMut;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// The program under test.
 pub fn program() -> PathBuf {
@@ -63,7 +67,56 @@ pub fn job_of(root: &Path, ranks: usize) -> Command {
 /// Runs it under `mpirun` with `args`.
 #[allow(dead_code)]
 pub fn under_mpirun(root: &Path, ranks: usize, args: &[&str]) -> Ran {
-    job_of(root, ranks).args(args).output().expect("mpirun is installed: scripts/bootstrap.sh").into()
+    run_to_end(job_of(root, ranks).args(args))
+}
+
+/// Runs a job to its end.
+#[allow(dead_code)]
+pub fn run_to_end(mut command: impl BorrowMut<Command>) -> Ran {
+    let command = command.borrow_mut().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    ended(command.spawn().expect("it starts; what is needed: scripts/bootstrap.sh"))
+}
+
+/// What a job whose output is piped came to.
+#[allow(dead_code)]
+pub fn ended(mut child: Child) -> Ran {
+    fn read(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            if let Some(mut pipe) = pipe {
+                pipe.read_to_end(&mut text).expect("a pipe");
+            }
+            text
+        })
+    }
+    let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
+    let status = end_of(&mut child);
+    let [stdout, stderr] = [out, err].map(|thread| thread.join().expect("read"));
+    Output { status, stdout, stderr }.into()
+}
+
+/// Waits for a job. After the death of a rank `mpirun` of some versions (PMIx 4.2.2) can wait without end for a lock of
+/// its own: one that has no rank left for ten seconds is killed, and that is said.
+#[allow(dead_code)]
+pub fn end_of(child: &mut Child) -> ExitStatus {
+    let mut with_ranks = Instant::now();
+    let mut looked = with_ranks;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        if looked.elapsed() < Duration::from_secs(1) {
+            continue;
+        }
+        looked = Instant::now();
+        if !ranks_below(child.id()).is_empty() {
+            with_ranks = looked;
+        } else if with_ranks.elapsed() > Duration::from_secs(10) {
+            eprintln!("mpirun (process {}) has no rank left and does not end: it is killed", child.id());
+            let _ = child.kill();
+        }
+    }
 }
 
 /// Every file below `root/runs` whose content may not depend on clock, host or launch, with its hash.
