@@ -1,5 +1,7 @@
 //! Searches from the command line: the same trials whoever runs them and however often they are killed.
 
+#[path = "support/searches.rs"]
+mod searches;
 mod support;
 
 use std::collections::BTreeSet;
@@ -8,62 +10,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lambda_hat::io::table::ColumnData;
+use searches::{column, config, file, numbers, searched, searched_by, temp, texts, trials};
 use serde_json::Value;
-use support::{Ran, executed, job_of, lambda_hat, repository, under_mpirun};
+use support::{Ran, executed, job_of, lambda_hat, under_mpirun};
 
 const TRIALS: usize = 16;
-
-fn config() -> String {
-    file("tiny")
-}
-
-fn file(name: &str) -> String {
-    repository(&format!("tests/data/tune/{name}.yaml")).to_string_lossy().into_owned()
-}
-
-fn temp() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a temporary directory")
-}
-
-/// The table of trials.
-fn table(root: &Path) -> Vec<(String, ColumnData)> {
-    let path = root.join("results/optuna_trials.parquet");
-    lambda_hat::io::table::read_parquet(&std::fs::read(path).expect("a table")).expect("is one")
-}
-
-/// A column of it.
-fn column(root: &Path, wanted: &str) -> ColumnData {
-    table(root).into_iter().find(|(name, _)| name == wanted).expect("a column").1
-}
-
-/// The table of trials without its clocks, a line a row.
-fn trials(root: &Path) -> Vec<String> {
-    let columns = table(root);
-    let columns: Vec<_> = columns.into_iter().filter(|(name, _)| name != "seconds").collect();
-    let cell = |data: &ColumnData, row: usize| {
-        use ColumnData::{Bool, F64, I64, Str};
-        match data {
-            Str(v) => format!("{:?}", v[row]),
-            F64(v) => format!("{:?}", v[row].map(f64::to_bits)),
-            I64(v) => format!("{:?}", v[row]),
-            Bool(v) => format!("{:?}", v[row]),
-        }
-    };
-    let rows = columns.first().map_or(0, |(_, data)| data.len());
-    (0..rows)
-        .map(|row| columns.iter().map(|(n, d)| format!("{n}={}", cell(d, row))).collect::<Vec<_>>().join(" "))
-        .collect()
-}
-
-fn searched(root: &Path, workers: &str) -> Ran {
-    searched_by(root, &[&config(), "--workers", workers])
-}
-
-fn searched_by(root: &Path, arguments: &[&str]) -> Ran {
-    let ran = lambda_hat(root, &[&["tune"], arguments, &["--local", "--json", "-q"]].concat());
-    assert_eq!(ran.code, 0, "{ran:?}");
-    ran
-}
 
 /// Ids that journals propose and settle: each once.
 fn nothing_is_doubled(root: &Path) {
@@ -126,103 +77,6 @@ fn a_search_without_a_winner_names_no_settings() {
     assert!(ran.out.contains("all 8 failed: its budget of"), "{}", ran.out);
     let expected = numbers(column(root.path(), "expected_fge"));
     assert!(expected.iter().all(|fge| *fge > 100.0), "{expected:?}");
-}
-
-#[test]
-fn what_a_trial_is_expected_to_cost_is_what_it_costs() {
-    let root = temp();
-    searched(root.path(), "2");
-    let (fge, expected) = (column(root.path(), "fge"), numbers(column(root.path(), "expected_fge")));
-    let ColumnData::F64(fge) = fge else { panic!("{fge:?}") };
-    let mut seen = 0;
-    for (fge, expected) in fge.iter().zip(expected) {
-        // One that blows up ends early. The descent for L0 is counted whole and may end early; how long a
-        // trajectory is, and how many trials of a first step there are, is up to chance.
-        if let Some(fge) = fge {
-            assert!((0.9 * expected..=1.03 * expected).contains(fge), "{fge} of {expected} FGE");
-            seen += 1;
-        }
-    }
-    assert!(seen >= 8, "{seen} trials ended");
-}
-
-/// Of the only study of that method in what a search printed as JSON.
-fn told(ran: &Ran, method: &str) -> Value {
-    let all: Value = serde_json::from_str(&ran.out).expect("JSON");
-    let studies = all["studies"].as_array().expect("studies").iter();
-    let of_method = |s: &&Value| s["study"].as_str().is_some_and(|name| name.ends_with(method));
-    studies.filter(of_method).next().cloned().expect("its study")
-}
-
-#[test]
-fn a_reference_that_is_made_anew_is_not_passed_off_as_the_study_s() {
-    let (root, config) = (temp(), config());
-    let few = ["--set", "search_space.sgld.step_size.high=1e-3"];
-    let rough = ["--set", "execution.budget.hmc_fge=1", "--allow-rough-reference"];
-    let first = searched_by(root.path(), &[&[config.as_str()], &few[..], &rough[..]].concat());
-    let first = told(&first, "hmc");
-    let reason = first["reference_rough"].as_str().expect("a reason");
-    assert!(reason.contains("(wanted: 1.00 %)"), "{reason}");
-    assert_eq!(first["reference_llc"], first["newest_reference_llc"]);
-
-    let second = searched_by(root.path(), &[&[config.as_str()], &few[..]].concat());
-    assert_eq!(second.code, 0, "{second:?}");
-    let second = told(&second, "hmc");
-    assert_eq!(second["reference_llc"], first["reference_llc"], "what trials are measured against stays");
-    assert_ne!(second["newest_reference_llc"], first["newest_reference_llc"]);
-    let newest = second["newest_reference_llc"].as_f64().expect("a number");
-    let off = (second["fresh_llc"].as_f64().expect("a number") - newest).abs() / newest;
-    assert!((second["relative_error"].as_f64().expect("a number") - off).abs() < 1e-12);
-
-    let arguments = [&["tune", config.as_str(), "--local", "-q"], &few[..]].concat();
-    let table = lambda_hat(root.path(), &arguments).out;
-    assert!(table.contains("its trials are measured against"), "{table}");
-    assert!(table.contains("its reference is rough: its standard error is"), "{table}");
-    let status = lambda_hat(root.path(), &["tune", "status"]).out;
-    assert!(status.contains("8/8") && status.contains("its reference is rough"), "{status}");
-    // The reference's file says what was found of its chains.
-    let dir = std::fs::read_dir(root.path().join("artifacts/problems")).expect("references");
-    let file = dir.flatten().next().expect("one").path().join("ref.json");
-    let kept: Value = serde_json::from_slice(&std::fs::read(file).expect("is there")).expect("JSON");
-    assert_eq!((kept["verdict"].as_str(), kept["converged"].as_bool()), (Some("ok"), Some(true)), "{kept}");
-    assert!(kept["divergences"].is_u64() && kept["drift_z"].is_f64(), "{kept}");
-}
-
-#[test]
-fn a_journal_of_other_settings_is_refused_by_their_names() {
-    let root = temp();
-    searched(root.path(), "2");
-    let (seed, low) = ("tune.sampler.seed=2", "search_space.hmc.draws.low=300");
-    let ran = lambda_hat(root.path(), &["tune", &config(), "--local", "--set", seed, "--set", low]);
-    assert_eq!(ran.code, 2, "{ran:?}");
-    for part in ["seed: 1 there, 2 now", "search_space.draws.domain.int.low: 200 there, 300 now", "--root"] {
-        assert!(ran.err.contains(part), "{part}: {}", ran.err);
-    }
-    assert!(!ran.err.contains("all done before"), "{}", ran.err);
-    let ran = lambda_hat(root.path(), &["tune", &config(), "--local", "--hmc-budget", "-1"]);
-    assert_eq!(ran.code, 2, "{ran:?}");
-    assert!(ran.err.contains("--hmc-budget") && ran.err.contains("expected seconds from 0"), "{}", ran.err);
-}
-
-#[test]
-fn objectives_are_called_by_their_names_and_units() {
-    let root = temp();
-    let pareto = ["--set", "tune.objective.type=pareto", "--set", "tune.objective.cost=seconds"];
-    let ran = searched_by(root.path(), &[&[config().as_str(), "--workers", "2"], &pareto[..]].concat());
-    let names = "|λ̂ − λ_ref|; time (s)";
-    assert_eq!(told(&ran, "hmc")["objective"], names);
-    assert!(texts(column(root.path(), "objective")).iter().all(|name| name == names));
-    let seconds = numbers(column(root.path(), "value_seconds"));
-    // Failed trials have none.
-    assert!(seconds.iter().all(|s| s.is_nan() || *s > 0.0) && seconds.iter().any(|s| *s > 0.0));
-    let dir = std::fs::read_dir(root.path().join("results/studies")).expect("studies");
-    for entry in dir.flatten().filter(|e| e.path().extension().is_some_and(|e| e == "log")) {
-        let text = std::fs::read_to_string(entry.path()).expect("a journal");
-        let system = text.lines().map(|l| serde_json::from_str::<Value>(l).expect("JSON"));
-        let named =
-            system.filter(|l| l["op_code"] == 3).map(|l| l["system_attr"]["study:metric_names"].clone());
-        assert_eq!(named.collect::<Vec<_>>(), [serde_json::json!(["|λ̂ − λ_ref|", "time (s)"])]);
-    }
 }
 
 #[test]
@@ -295,16 +149,6 @@ fn bad_files_and_rough_references_are_refused() {
     assert!(ran.out.contains("--allow-rough-reference"), "{ran:?}");
     let ran = lambda_hat(root.path(), &[&rough[..], &["--allow-rough-reference"]].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
-}
-
-fn texts(data: ColumnData) -> Vec<String> {
-    let ColumnData::Str(cells) = data else { panic!("{data:?}") };
-    cells.into_iter().map(Option::unwrap_or_default).collect()
-}
-
-fn numbers(data: ColumnData) -> Vec<f64> {
-    let ColumnData::F64(cells) = data else { panic!("{data:?}") };
-    cells.into_iter().map(|cell| cell.unwrap_or(f64::NAN)).collect()
 }
 
 #[test]

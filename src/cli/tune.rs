@@ -188,15 +188,14 @@ fn print_summary(
     let mut shown = table(&[
         ("study", Left),
         ("trials", Right),
-        ("pruned", Right),
-        ("failed", Right),
         ("best", Right),
+        ("again", Right),
         ("fresh ± 95 %", Right),
         ("off", Right),
-        ("FGE", Right),
     ]);
     unbroken(&mut shown, 0);
     let (mut rows, mut notes) = (Vec::new(), Vec::new());
+    let mut whole = 0.0;
     let dash = || "–".to_owned();
     let objective = names(&tune.study.objective).join("; ");
     for state in conductor.studies() {
@@ -210,16 +209,19 @@ fn print_summary(
         let newest = conductor.problem(state.problem).1;
         let off = fresh.zip(newest).map(|((llc, _), r)| (llc - r.llc).abs() / r.llc.abs());
         let exact = newest.is_some_and(|r| r.exact);
+        let again = state.fresh_values();
+        let ends = [(pruned, "pruned"), (failed, "failed")];
+        let ends = ends.iter().filter(|(n, _)| *n > 0).map(|(n, how)| format!("{n} {how}"));
+        let ends = ends.collect::<Vec<_>>().join(", ");
         shown.add_row([
-            state.name.clone(),
+            if ends.is_empty() { state.name.clone() } else { format!("{}\n  {ends}", state.name) },
             settled.to_string(),
-            pruned.to_string(),
-            failed.to_string(),
             best.map_or_else(dash, number),
+            again.as_ref().map_or_else(dash, |values| number(values[0].0)),
             fresh.map_or_else(dash, |(llc, half)| with_error(llc, half)),
             off.map_or_else(dash, |off| format!("{:.1} %", 100.0 * off)),
-            number(work(state)),
         ]);
+        whole += work(state);
         if let Some(trouble) = &state.trouble {
             notes.push(format!("{}: {trouble}", state.name));
         } else if winner.is_none() {
@@ -244,6 +246,25 @@ fn print_summary(
                 with_error(now.llc, now.mcse)
             ));
         }
+        if state.keeps_budget {
+            let cap = state.cap.map_or("none".to_owned(), |cap| format!("{cap:.4e} FGE"));
+            notes.push(format!(
+                "{}: the budget of its trials stays what it began with ({cap}), not what the file says by now. Move \
+                 its journal away to search with that",
+                state.name
+            ));
+        }
+        let by_rate = state.trial_sec.zip(state.rate).map(|(seconds, rate)| seconds / rate);
+        if let Some(cap) = state.cap.filter(|cap| by_rate == Some(*cap)) {
+            let text = format!(
+                "{}: trials have {cap:.4e} FGE, their seconds at this machine's speed; `trial_fge: {cap}` gives another \
+                 search the same trials",
+                conductor.problem(state.problem).0
+            );
+            if !notes.contains(&text) {
+                notes.push(text);
+            }
+        }
         if !state.reproducible {
             notes.push(format!(
                 "{}: a clock decided something in it; it may come out otherwise another time",
@@ -259,6 +280,9 @@ fn print_summary(
             "fresh_llc": fresh.map(|f| f.0), "fresh_half_width": fresh.map(|f| f.1), "relative_error": off,
             "reference_llc": reference.map(|r| r.llc), "reference_mcse": reference.map(|r| r.mcse),
             "reference_exact": exact, "reference_rough": state.rough, "newest_reference_llc": newest.map(|r| r.llc),
+            "fresh_values": again.as_ref().map(|v| v.iter().map(|v| v.0).collect::<Vec<_>>()),
+            "fresh_values_half_width": again.as_ref().map(|v| v.iter().map(|v| v.1).collect::<Vec<_>>()),
+            "trial_fge": state.cap, "trial_sec": state.trial_sec,
             "newest_reference_mcse": newest.map(|r| r.mcse), "objective": objective, "reasons": state.reasons(),
             "fge": work(state), "reproducible": state.reproducible, "trouble": state.trouble,
         }));
@@ -269,7 +293,7 @@ fn print_summary(
     }
     say!("{shown}");
     let of_several = if tune.study.objective.values() > 1 { " (of the least in the first)" } else { "" };
-    say!("  best{of_several}: {objective}");
+    say!("  best, and again with fresh seeds (mean of 4){of_several}: {objective}");
     for index in 0..plan.targets.len() {
         let (problem, reference) = conductor.problem(index);
         if let Some(r) = reference {
@@ -286,6 +310,7 @@ fn print_summary(
         true => "best settings are in results/best",
         false => "no study has a trial to take settings from",
     };
+    say!("  trials and fresh runs: {} FGE", number(whole));
     say!("{}: {executed} units executed{again}; {found}", tune.name);
 }
 
@@ -312,10 +337,16 @@ fn status(what: Option<&str>, common: &Common) -> Result<u8, Quit> {
         let file = entry.file_name().to_string_lossy().into_owned();
         let Some(stem) = file.strip_suffix(".journal.log") else { continue };
         let study = stem.replacen('-', ":", 1);
-        if wanted.as_ref().is_none_or(|wanted| wanted.contains(&study)) {
-            let text = std::fs::read_to_string(entry.path())
-                .map_err(|e| Quit::Environment(format!("{}: {e}", entry.path().display())))?;
-            found.push((study, standing(&text)));
+        let is_meant = |wanted: &String| {
+            *wanted == study
+                || *wanted == stem
+                || study.strip_prefix(wanted.as_str()).is_some_and(|s| s.starts_with(':'))
+        };
+        if wanted.as_ref().is_none_or(|wanted| wanted.iter().any(is_meant)) {
+            match std::fs::read_to_string(entry.path()) {
+                Ok(text) => found.push((study, standing(&text))),
+                Err(e) => log::warn!("{}: {e}", entry.path().display()),
+            }
         }
     }
     if found.is_empty() {
@@ -353,6 +384,13 @@ fn status(what: Option<&str>, common: &Common) -> Result<u8, Quit> {
         ]);
     }
     say!("{shown}");
+    let mut objectives: Vec<&str> =
+        found.iter().map(|(_, s)| s.objective.as_str()).filter(|o| !o.is_empty()).collect();
+    objectives.sort_unstable();
+    objectives.dedup();
+    if !objectives.is_empty() {
+        say!("  best: {}", objectives.join(" or "));
+    }
     for (study, reason) in found.iter().filter_map(|(study, s)| Some((study, s.rough.as_ref()?))) {
         say!("{}", note(&format!("{study}: its reference is rough: {reason}")));
     }
@@ -370,6 +408,8 @@ struct Standing {
     asked: usize,
     proposed: usize,
     complete: usize,
+    /// What is minimised, with its unit.
+    objective: String,
     /// Why its reference is rough, where it is.
     rough: Option<String>,
     pruned: usize,
@@ -386,7 +426,7 @@ impl Standing {
     }
 
     fn json(&self, study: &str) -> Value {
-        json!({ "study": study, "target": self.target, "asked": self.asked, "proposed": self.proposed, "reference_rough": self.rough, "complete": self.complete,
+        json!({ "study": study, "target": self.target, "asked": self.asked, "proposed": self.proposed, "objective": self.objective, "reference_rough": self.rough, "complete": self.complete,
             "pruned": self.pruned, "reproducible": !self.by_clock, "failed": self.failed, "best": self.best, "last": self.last.map(|t| t.to_string()) })
     }
 }
@@ -400,6 +440,9 @@ fn standing(text: &str) -> Standing {
             Some(2) => {
                 if let Some(target) = line["user_attr"]["problem"].as_str() {
                     standing.target = target.to_owned();
+                }
+                if let Some(objective) = line["user_attr"]["objective"].as_str() {
+                    standing.objective = objective.to_owned();
                 }
                 if let Some(reason) = line["user_attr"]["reference_rough"].as_str() {
                     standing.rough = Some(reason.to_owned());

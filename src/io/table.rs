@@ -28,6 +28,62 @@ pub enum ColumnData {
 }
 
 impl ColumnData {
+    /// The cells of these rows.
+    pub fn rows(&self, rows: &[usize]) -> Self {
+        fn of<T: Clone>(cells: &[Option<T>], rows: &[usize]) -> Vec<Option<T>> {
+            rows.iter().map(|&row| cells.get(row).cloned().flatten()).collect()
+        }
+        match self {
+            Self::Str(cells) => Self::Str(of(cells, rows)),
+            Self::F64(cells) => Self::F64(of(cells, rows)),
+            Self::I64(cells) => Self::I64(of(cells, rows)),
+            Self::Bool(cells) => Self::Bool(of(cells, rows)),
+        }
+    }
+
+    /// Two columns one below the other, each with its length; one that is not there has no values. Whole numbers and
+    /// numbers make numbers, other types texts.
+    pub fn join((upper, above): (Option<Self>, usize), (lower, below): (Option<Self>, usize)) -> Self {
+        let (Some(upper), Some(lower)) = (&upper, &lower) else {
+            return match (upper, lower) {
+                (Some(upper), _) => Self::join(
+                    (Some(upper.clone()), above),
+                    (Some(upper.rows(&vec![usize::MAX; below])), below),
+                ),
+                (_, Some(lower)) => Self::join(
+                    (Some(lower.rows(&vec![usize::MAX; above])), above),
+                    (Some(lower.clone()), below),
+                ),
+                _ => Self::Str(vec![None; above + below]),
+            };
+        };
+        fn chain<T: Clone>(a: &[Option<T>], b: &[Option<T>]) -> Vec<Option<T>> {
+            a.iter().chain(b).cloned().collect()
+        }
+        let wide = |cells: &[Option<i64>]| cells.iter().map(|v| v.map(|v| v as f64)).collect::<Vec<_>>();
+        match (upper, lower) {
+            (Self::Str(a), Self::Str(b)) => Self::Str(chain(a, b)),
+            (Self::F64(a), Self::F64(b)) => Self::F64(chain(a, b)),
+            (Self::I64(a), Self::I64(b)) => Self::I64(chain(a, b)),
+            (Self::Bool(a), Self::Bool(b)) => Self::Bool(chain(a, b)),
+            (Self::I64(a), Self::F64(b)) => Self::F64(chain(&wide(a), b)),
+            (Self::F64(a), Self::I64(b)) => Self::F64(chain(a, &wide(b))),
+            (a, b) => Self::Str(chain(&a.texts(), &b.texts())),
+        }
+    }
+
+    fn texts(&self) -> Vec<Option<String>> {
+        fn of<T: ToString>(cells: &[Option<T>]) -> Vec<Option<String>> {
+            cells.iter().map(|cell| cell.as_ref().map(T::to_string)).collect()
+        }
+        match self {
+            Self::Str(cells) => of(cells),
+            Self::F64(cells) => of(cells),
+            Self::I64(cells) => of(cells),
+            Self::Bool(cells) => of(cells),
+        }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         match self {
@@ -304,5 +360,19 @@ mod tests {
             }
         }
         assert!(read_parquet(&bytes).is_ok());
+    }
+
+    #[test]
+    fn columns_stand_one_below_the_other_whatever_their_types() {
+        use ColumnData::{Bool, F64, I64, Str};
+        let join = |a: Option<ColumnData>, b: Option<ColumnData>| ColumnData::join((a, 1), (b, 2));
+        let two = || Some(I64(vec![Some(2), None]));
+        assert_eq!(join(Some(I64(vec![Some(1)])), two()), I64(vec![Some(1), Some(2), None]));
+        assert_eq!(join(Some(F64(vec![Some(0.5)])), two()), F64(vec![Some(0.5), Some(2.0), None]));
+        assert_eq!(join(None, two()), I64(vec![None, Some(2), None]));
+        assert_eq!(join(Some(Bool(vec![Some(true)])), None), Bool(vec![Some(true), None, None]));
+        let texts = ["true", "2"].map(|t| Some(t.to_owned()));
+        assert_eq!(join(Some(Bool(vec![Some(true)])), two()), Str([&texts[..], &[None]].concat()));
+        assert_eq!(I64(vec![Some(1), Some(2), None]).rows(&[2, 0]), I64(vec![None, Some(1)]));
     }
 }

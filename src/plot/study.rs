@@ -58,8 +58,8 @@ const NONE: &str = "No trial has finished with a value.";
 /// `optimization_history`: each trial's objective, and the best so far.
 pub fn optimization_history(study: &Trials) -> Figure {
     let caption = format!(
-        "{} of each trial of {}, in order, and the best so far; pruned trials are hollow, failed ones stand at \
-         the foot.",
+        "{} of each trial of {}, in order, and the best so far; pruned trials are hollow, at the upper edge where \
+         they lie beyond it; failed ones stand at the foot.",
         study.objective, study.study
     );
     let mut page = page(study, FigureName::OptimizationHistory, caption);
@@ -93,7 +93,7 @@ pub fn optimization_history(study: &Trials) -> Figure {
     let body = page.body();
     let panel = Panel::draw(&mut page.canvas, body, &Axis::new("trial", x), &Axis::new(study.objective, y));
     for &(n, v) in &pruned {
-        let at = (panel.px(n), panel.py(v));
+        let at = (panel.px(n), panel.py(v).clamp(panel.area.y + 5.0, panel.area.bottom()));
         if panel.holds(at) {
             page.canvas.marker(Marker::Circle, at, 3.6, SOFT, false);
         }

@@ -9,14 +9,15 @@
 
 mod read;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::differences::differences;
 use super::objective::names;
-use super::space::Space;
+use super::space::{Axis, Space};
 use super::study::{End, Event, Outcome, Study, StudyError, Trial};
 use crate::config::tune::{Dimension, Domain, Objective, StudySpec};
 use crate::store::{Appender, Store, StoreError};
@@ -235,9 +236,11 @@ impl Journal {
     fn proposed(&mut self, trial: &Trial, space: &Space) -> Result<(), StoreError> {
         let mut distributions = Map::new();
         let mut params = Map::new();
-        for (dimension, number) in space.dimensions().iter().zip(trial.point()) {
+        let dimensions = space.dimensions().iter().zip(space.axes());
+        for ((dimension, axis), number) in dimensions.zip(trial.point()) {
             if let Some(number) = number {
-                distributions.insert(dimension.name.clone(), distribution(dimension).to_string().into());
+                distributions
+                    .insert(dimension.name.clone(), distribution(dimension, axis).to_string().into());
                 params.insert(dimension.name.clone(), internal(dimension, *number));
             }
         }
@@ -274,43 +277,6 @@ impl Journal {
     fn append(&mut self, lines: &[Value]) -> Result<(), StoreError> {
         let text: Vec<String> = lines.iter().map(Value::to_string).collect();
         self.file.append(&text.join("\n"))
-    }
-}
-
-/// What was set otherwise when a study was made, as ` (key: was there, is now; …)`; empty where that is not on record.
-fn differences(then: Option<&Value>, now: &Value) -> String {
-    const MOST: usize = 4;
-    let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
-    let Some(then) = then else { return String::new() };
-    leaves(then, "", &mut was);
-    leaves(now, "", &mut is);
-    let show = |value: Option<&String>| value.map_or("nothing", String::as_str).to_owned();
-    let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
-    let mut found: Vec<String> = keys
-        .into_iter()
-        .filter(|key| was.get(*key) != is.get(*key))
-        .map(|key| format!("{key}: {} there, {} now", show(was.get(key)), show(is.get(key))))
-        .collect();
-    let more = found.len().saturating_sub(MOST);
-    found.truncate(MOST);
-    if more > 0 {
-        found.push(format!("{more} more"));
-    }
-    format!(" ({})", found.join("; "))
-}
-
-/// The leaves of a JSON tree by their dotted paths; a list counts as one.
-fn leaves(value: &Value, path: &str, found: &mut BTreeMap<String, String>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                leaves(value, &path, found);
-            }
-        }
-        value => {
-            found.insert(path.to_owned(), value.to_string());
-        }
     }
 }
 
@@ -352,16 +318,17 @@ fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00").to_string()
 }
 
-/// A domain as Optuna's distribution.
-fn distribution(dimension: &Dimension) -> Value {
+/// A domain as Optuna's distribution, up to the last value that its axis has.
+fn distribution(dimension: &Dimension, axis: &Axis) -> Value {
+    let last = |high: f64| if let Axis::Number { high, .. } = axis { *high } else { high };
     match &dimension.domain {
         Domain::Float { low, high, log, step } => json!({
             "name": "FloatDistribution",
-            "attributes": {"low": low, "high": high, "log": log, "step": step},
+            "attributes": {"low": low, "high": last(*high), "log": log, "step": step},
         }),
         Domain::Int { low, high, log, step } => json!({
             "name": "IntDistribution",
-            "attributes": {"low": low, "high": high, "log": log, "step": step},
+            "attributes": {"low": low, "high": last(*high as f64) as i64, "log": log, "step": step},
         }),
         Domain::Categorical { choices } => {
             json!({"name": "CategoricalDistribution", "attributes": {"choices": choices}})

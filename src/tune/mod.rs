@@ -4,7 +4,8 @@
 //! proposal depends on its number and on what ended so many trials before it, never on who was faster.
 
 pub mod conduct;
-pub mod grid;
+mod differences;
+mod grid;
 pub mod importance;
 pub mod journal;
 pub mod objective;

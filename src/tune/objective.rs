@@ -57,8 +57,8 @@ pub fn names(objective: &Objective) -> Vec<&'static str> {
         Objective::Huber { units: Units::Llc, .. } => vec!["Huber loss of λ̂ − λ_ref"],
         Objective::Huber { .. } => vec!["Huber loss of λ̂ − λ_ref (standard errors)"],
         Objective::Relative => vec!["|λ̂ − λ_ref| / |λ_ref|"],
-        Objective::WorkToAccuracy { cost: Cost::Fge, .. } => vec!["work to the accuracy (FGE)"],
-        Objective::WorkToAccuracy { cost: Cost::Seconds, .. } => vec!["time to the accuracy (s)"],
+        Objective::WorkToAccuracy { cost: Cost::Fge, .. } => vec!["FGE to accuracy"],
+        Objective::WorkToAccuracy { cost: Cost::Seconds, .. } => vec!["s to accuracy"],
         Objective::Pareto { units, cost: Cost::Fge } => vec![error(units), "work (FGE)"],
         Objective::Pareto { units, cost: Cost::Seconds } => vec![error(units), "time (s)"],
     }
@@ -83,8 +83,8 @@ pub fn values(
     let in_units = |units: Units| match units {
         Units::Llc => Ok(error),
         Units::StandardErrors => match libm::hypot(trial.estimate.mcse, reference.mcse) {
-            0.0 => Err(ObjectiveError::NoStandardError),
-            s => Ok(error / s),
+            s if s > 0.0 => Ok(error / s),
+            _ => Err(ObjectiveError::NoStandardError),
         },
     };
     let size = || match reference.llc.abs() {

@@ -1,5 +1,6 @@
 //! What a search leaves for people: a table of all trials, the best settings as presets, figures.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -12,10 +13,15 @@ use super::space::Axis;
 use super::study::{End, Outcome, Study, Trial};
 use crate::config::tune::{Cost, Domain, Objective, Scalar, TuneExperiment, preset_text};
 use crate::io::csv::write_csv;
-use crate::io::table::{ColumnData, write_parquet};
+use crate::io::table::{ColumnData, read_parquet, write_parquet};
 use crate::plot::{self, Figure};
 use crate::store::Store;
 use crate::sweep::{Plan, SweepError};
+
+/// The table of trials.
+const TRIALS: &str = "results/optuna_trials.parquet";
+
+type Columns = Vec<(String, ColumnData)>;
 
 /// Writes `results/optuna_trials.{parquet,csv}`, `results/best/` and `results/studies/figures/`.
 ///
@@ -28,9 +34,9 @@ pub fn write(
     conductor: &Conductor<'_>,
     presets: Option<&Path>,
 ) -> Result<(), SweepError> {
-    let columns = table(store, tune, plan, conductor)?;
+    let columns = with_other_studies(store, table(store, tune, plan, conductor)?)?;
     let columns: Vec<(&str, ColumnData)> = columns.iter().map(|(n, c)| (n.as_str(), c.clone())).collect();
-    store.write_file(Path::new("results/optuna_trials.parquet"), &write_parquet(&columns)?)?;
+    store.write_file(Path::new(TRIALS), &write_parquet(&columns)?)?;
     store.write_file(Path::new("results/optuna_trials.csv"), &write_csv(&columns)?)?;
     for state in conductor.studies() {
         write_best(store, tune, plan, conductor, state, presets)?;
@@ -51,7 +57,7 @@ fn table(
     tune: &TuneExperiment,
     plan: &Plan,
     conductor: &Conductor<'_>,
-) -> Result<Vec<(String, ColumnData)>, SweepError> {
+) -> Result<Columns, SweepError> {
     let mut rows: Vec<(&StudyState, &Trial, Value)> = Vec::new();
     for state in conductor.studies() {
         let Some(study) = &state.study else { continue };
@@ -146,6 +152,36 @@ fn table(
     Ok(columns)
 }
 
+/// Below the rows that the table on disk has of other studies, searched under this root from other files.
+fn with_other_studies(store: &Store, new: Columns) -> Result<Columns, SweepError> {
+    let Some(bytes) = store.read_file(Path::new(TRIALS))? else { return Ok(new) };
+    let Ok(old) = read_parquet(&bytes) else {
+        log::warn!("{TRIALS} cannot be read and is written anew");
+        return Ok(new);
+    };
+    let studies = |columns: &Columns| match columns.iter().find(|(name, _)| name == "study") {
+        Some((_, ColumnData::Str(names))) => names.clone(),
+        _ => Vec::new(),
+    };
+    let ours: BTreeSet<Option<String>> = studies(&new).into_iter().collect();
+    let keep: Vec<usize> =
+        (0..).zip(studies(&old)).filter(|(_, s)| !ours.contains(s)).map(|(i, _)| i).collect();
+    if keep.is_empty() {
+        return Ok(new);
+    }
+    let rows = studies(&new).len();
+    let mut names: Vec<String> = new.iter().map(|(name, _)| name.clone()).collect();
+    names.extend(old.iter().map(|(name, _)| name.clone()).filter(|name| new.iter().all(|(n, _)| n != name)));
+    let column =
+        |columns: &Columns, name: &str| columns.iter().find(|(n, _)| n == name).map(|(_, data)| data.clone());
+    let joined = names.into_iter().map(|name| {
+        let kept = column(&old, &name).map(|data| data.rows(&keep));
+        let data = ColumnData::join((kept, keep.len()), (column(&new, &name), rows));
+        (name, data)
+    });
+    Ok(joined.collect())
+}
+
 /// Values as a column of the type that all of them have.
 fn typed(values: &[Option<&Scalar>]) -> ColumnData {
     let all = |is: fn(&Scalar) -> bool| values.iter().flatten().all(|v| is(v));
@@ -210,7 +246,10 @@ fn write_best(
         "objective": names(&tune.study.objective).join("; "), "values": values,
         "reference_llc": reference.llc, "reference_mcse": reference.mcse, "reference_rough": state.rough,
         "newest_reference_llc": newest.llc, "newest_reference_mcse": newest.mcse,
-        "fresh_runs": state.fresh.iter().flatten().map(|f| f.as_ref().ok()).collect::<Vec<_>>(),
+        "fresh_runs": state.fresh.iter().flatten().map(|f| f.as_ref().ok().map(|f| f.llc)).collect::<Vec<_>>(),
+        "fresh_values": state.fresh.iter().flatten().map(|f| f.as_ref().ok().map(|f| &f.values)).collect::<Vec<_>>(),
+        "fresh_mean_values": state.fresh_values().map(|v| v.iter().map(|v| v.0).collect::<Vec<_>>()),
+        "fresh_half_widths": state.fresh_values().map(|v| v.iter().map(|v| v.1).collect::<Vec<_>>()),
         "fresh_llc": fresh.map(|f| f.0), "fresh_half_width": fresh.map(|f| f.1),
         "fresh_relative_error": fresh.map(|f| (f.0 - newest.llc).abs() / newest.llc.abs()),
     });

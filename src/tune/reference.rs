@@ -203,11 +203,14 @@ impl Rounds {
                 against.insert_str(0, "; ");
             }
             reference.reason = Some(format!(
-                "its standard error is {:.2} % of λ̂ (wanted: {:.2} %){against}, after {:.3e} FGE of {}",
+                "its standard error is {:.2} % of λ̂ (wanted: {:.2} %){against}, after {:.3e} FGE, {}",
                 100.0 * mcse / llc.abs(),
                 100.0 * self.accuracy,
                 self.spent,
-                if affordable < MOST_DRAWS as f64 { "its budget" } else { "as many draws as it may have" },
+                match affordable < MOST_DRAWS as f64 {
+                    true => format!("its budget being {:.3e}", self.cap()),
+                    false => "and as many draws as it may have".to_owned(),
+                },
             ));
             return Ok(Next::Reference(Box::new(reference)));
         }

@@ -37,17 +37,31 @@ pub fn draws(algo: &Algo) -> Option<usize> {
     }
 }
 
+/// Whether the work of a run is only guessed before it: of trees that double until they turn, and of distances that
+/// are found while it is tuned.
+pub fn is_a_guess(algo: &Algo) -> bool {
+    match algo {
+        Algo::Nuts(_) => true,
+        Algo::Mclmc(a) => a.thin.is_none(),
+        _ => false,
+    }
+}
+
 impl Ladder {
+    /// An eighth, a quarter, a half of so many draws a chain.
+    pub fn halvings(draws: Option<usize>) -> Self {
+        let gates = draws.into_iter().flat_map(|draws| HALVINGS.map(|part| draws / part));
+        let gates: Vec<(u64, usize)> = (0..).zip(gates).filter(|(_, draws)| *draws > 0).collect();
+        Self { gates, last: HALVINGS.len() as u64 }
+    }
+
     /// For a trial that keeps so many draws a chain. `median`: an eighth, a quarter, a half; `hyperband`: resource r
     /// is the share r/`max_resource`, and the steps are the resources at which brackets have rungs.
     pub fn of(pruner: &Pruner, draws: Option<usize>) -> Self {
         let Some(draws) = draws else { return Self::default() };
         let (gates, last): (Vec<(u64, usize)>, u64) = match *pruner {
             Pruner::None => return Self::default(),
-            Pruner::Median { .. } => {
-                let gates = HALVINGS.iter().zip(0..).map(|(part, step)| (step, draws / part));
-                (gates.collect(), HALVINGS.len() as u64)
-            }
+            Pruner::Median { .. } => return Self::halvings(Some(draws)),
             Pruner::Hyperband { min_resource, max_resource, reduction_factor } => {
                 let (min, factor) = (min_resource.max(1), reduction_factor.max(2));
                 let max = max_resource.max(min);

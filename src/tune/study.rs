@@ -367,7 +367,7 @@ impl Study {
     }
 
     /// Number of trials there will be.
-    fn last(&self) -> usize {
+    pub fn last(&self) -> usize {
         let most = match self.spec.sampler {
             TuneSampler::Grid { .. } => self.grid.len().min(self.spec.max_trials),
             _ => self.spec.max_trials,

@@ -57,7 +57,7 @@ pub enum TrialError {
     /// No length brings their work under the cap.
     #[error(
         "its budget of {cap:.3e} FGE is too small: {expected:.3e} are expected, and no shorter run fits; raise \
-         execution.budget.trial_fge or trial_sec"
+         execution.budget.trial_fge or trial_sec, and move the study's journal away, which keeps its budget"
     )]
     TooSmall {
         /// The cap.

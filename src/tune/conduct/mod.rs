@@ -72,6 +72,15 @@ struct ProblemState {
     search: Search,
 }
 
+/// A run of a winner's settings with a fresh seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fresh {
+    /// λ̂
+    pub llc: f64,
+    /// The study's objectives.
+    pub values: Vec<f64>,
+}
+
 /// A study and what it needs.
 #[derive(Debug)]
 pub struct StudyState {
@@ -91,10 +100,14 @@ pub struct StudyState {
     pub cap: Option<f64>,
     /// Core seconds of a full-data gradient evaluation, as the study has them from its beginning.
     pub rate: Option<f64>,
-    /// Whether the same file would give the same trials again: no clock has decided anything.
+    /// Seconds of a trial's budget, as the file had them when the study began.
+    pub trial_sec: Option<f64>,
+    /// Whether the file has another budget by now than the study keeps.
+    pub keeps_budget: bool,
+    /// Whether the same file and rate would give the same trials again: no other clock has decided anything.
     pub reproducible: bool,
-    /// λ̂ of the winner's settings with fresh seeds, or why there is none.
-    pub fresh: Vec<Option<Result<f64, String>>>,
+    /// What the winner's settings come to with fresh seeds, or why there is nothing.
+    pub fresh: Vec<Option<Result<Fresh, String>>>,
     /// Work of those runs in full-data gradient evaluations.
     pub fresh_fge: f64,
     /// Why it could not begin or be finished.
@@ -118,13 +131,24 @@ impl StudyState {
         })
     }
 
-    /// Mean λ̂ of the fresh runs, and half the width of its 95 % interval: t·s/√K by the scatter of the K runs
-    /// alone, which no choice among trials has touched. `None` before all of them have ended well.
+    /// Mean λ̂ of the fresh runs, and half the width of its 95 % interval.
     pub fn fresh_estimate(&self) -> Option<(f64, f64)> {
+        self.fresh_mean(|run| Some(run.llc))
+    }
+
+    /// The same of their objectives: what the best value would be without having been chosen for it.
+    pub fn fresh_values(&self) -> Option<Vec<(f64, f64)>> {
+        let count = self.study.as_ref()?.spec().objective.values();
+        (0..count).map(|i| self.fresh_mean(|run| run.values.get(i).copied())).collect()
+    }
+
+    /// Of a figure of the fresh runs the mean and t·s/√K by the scatter of the K runs alone, which no choice among
+    /// trials has touched. `None` before all of them have ended well.
+    fn fresh_mean(&self, figure: impl Fn(&Fresh) -> Option<f64>) -> Option<(f64, f64)> {
         /// 97.5 % quantile of Student's t with 3 degrees of freedom.
         const T: f64 = 3.182_446_305_284_263;
         let runs: Vec<f64> =
-            self.fresh.iter().map(|f| f.as_ref()?.as_ref().ok().copied()).collect::<Option<_>>()?;
+            self.fresh.iter().map(|f| figure(f.as_ref()?.as_ref().ok()?)).collect::<Option<_>>()?;
         if runs.len() != FRESH_RUNS {
             return None;
         }
@@ -224,6 +248,8 @@ impl<'a> Conductor<'a> {
                     rough: None,
                     cap: None,
                     rate: None,
+                    trial_sec: None,
+                    keeps_budget: false,
                     reproducible: true,
                     fresh: vec![None; FRESH_RUNS],
                     fresh_fge: 0.0,
@@ -353,8 +379,8 @@ impl Proposer for Conductor<'_> {
                     RunState::Cut(Cut::Late(seconds)) => {
                         self.by_clock(s)?;
                         let reason = format!(
-                            "timed_out: {seconds:.1} s, more than three times the {} s of its budget",
-                            self.tune.budget.trial_sec.unwrap_or_default()
+                            "timed_out: {seconds:.3} s, more than three times the {} s of its budget",
+                            self.studies[s].trial_sec.unwrap_or_default()
                         );
                         Outcome { notes: open.notes(&run_id), ..Outcome::failed(reason) }
                     }
@@ -372,15 +398,15 @@ impl Proposer for Conductor<'_> {
                 self.settle(s, open.number, outcome, seconds)?;
             }
             Job::Fresh(s, k) => {
-                let state = &mut self.studies[s];
-                state.fresh[k] = Some(match &report.state {
+                let fresh = match &report.state {
                     RunState::Done(analysis) => {
-                        state.fresh_fge += analysis.fge_warmup + analysis.fge_sampling;
-                        analysis.llc_mean.ok_or_else(|| "its λ̂ is no number".to_owned())
+                        self.studies[s].fresh_fge += analysis.fge_warmup + analysis.fge_sampling;
+                        self.fresh(s, analysis, record.as_ref())?
                     }
                     RunState::Failed(failure) => Err(failure.reason.clone()),
                     RunState::Cut(why) => Err(why.to_string()),
-                });
+                };
+                self.studies[s].fresh[k] = Some(fresh);
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use crate::config::canonical_json;
 use crate::config::tune::trial_sampler;
 use crate::store::{Hash, StoreError};
 use crate::sweep::{Plan, SweepError};
+use crate::tune::differences::differences;
 use crate::tune::journal::{Journal, JournalError, journal_path};
 use crate::tune::objective::{Estimate, names};
 use crate::tune::reference::{FIRST_DRAWS, Reference, fge_of};
@@ -23,6 +24,9 @@ const OBJECTIVE: &str = "objective";
 pub const TRIALS: &str = "max_trials";
 const CAP: &str = "trial_fge";
 const RATE: &str = "seconds_per_fge";
+/// What the file said when the study began.
+const BUDGET: &str = "trial_budget";
+const PRESET_SETTINGS: &str = "preset_settings";
 
 impl Conductor<'_> {
     /// The reference of a problem, cached or in its first round.
@@ -85,19 +89,23 @@ impl Conductor<'_> {
             self.tune.precision,
             self.settings.presets.as_deref(),
         );
-        let base = base
-            .map_or(Value::Null, |spec| Hash::of(canonical_json(&json!(spec)).as_bytes()).short(12).into());
+        let preset = base.map_or(Value::Null, |spec| json!(spec));
+        let base = match &preset {
+            Value::Null => Value::Null,
+            spec => Hash::of(canonical_json(spec).as_bytes()).short(12).into(),
+        };
         let attributes = Map::from_iter([
             ("problem".to_owned(), json!(plan.targets[self.studies[s].problem].label)),
             ("target_id".to_owned(), json!(reference.target_id)),
             ("method".to_owned(), json!(method.method)),
             (BASE.to_owned(), base.clone()),
+            (PRESET_SETTINGS.to_owned(), preset.clone()),
+            (BUDGET.to_owned(), json!({"trial_fge": budget.trial_fge, "trial_sec": budget.trial_sec})),
             (REFERENCE.to_owned(), json!(reference.llc)),
             (REFERENCE_MCSE.to_owned(), json!(reference.mcse)),
             ("reference_exact".to_owned(), json!(reference.exact)),
             (ROUGH.to_owned(), json!(reference.reason)),
             (OBJECTIVE.to_owned(), json!(names(&self.spec.objective).join("; "))),
-            (TRIALS.to_owned(), json!(self.spec.max_trials)),
             (RATE.to_owned(), json!(reference.seconds_per_fge)),
             (CAP.to_owned(), json!(cap)),
             (REPRODUCIBLE.to_owned(), json!(!by_clock(&self.spec.objective))),
@@ -114,14 +122,15 @@ impl Conductor<'_> {
         let (mut journal, study) = opened.map_err(journal_error)?;
         if journal.attribute(BASE) != Some(&base) {
             return Err(refused(format!(
-                "{}: the study {name} in it was made with another preset of {} or another precision; move the file \
-                 away, or go back to those",
-                journal_path(&name).display(),
-                method.method
+                "{}: the study {name} in it was made with another preset of {} or another precision{}; go back to those, \
+                 move the file away, or search under another --root",
+                self.store.root().join(journal_path(&name)).display(),
+                method.method,
+                differences(journal.attribute(PRESET_SETTINGS), &preset)
             )));
         }
         // More may be asked for later.
-        let trials = json!(self.spec.max_trials);
+        let trials = json!(study.last());
         if journal.attribute(TRIALS) != Some(&trials) {
             journal.set_attribute(TRIALS, &trials)?;
         }
@@ -132,6 +141,13 @@ impl Conductor<'_> {
         state.rough = journal.attribute(ROUGH).and_then(Value::as_str).map(str::to_owned);
         state.cap = number(CAP);
         state.rate = number(RATE);
+        let began_with = journal.attribute(BUDGET).cloned();
+        state.trial_sec = match &began_with {
+            Some(began) => began["trial_sec"].as_f64(),
+            None => budget.trial_sec,
+        };
+        let asked = attributes.get(BUDGET);
+        state.keeps_budget = began_with.is_some_and(|began| Some(&began) != asked);
         state.reproducible = journal.attribute(REPRODUCIBLE) != Some(&Value::Bool(false));
         (state.journal, state.study, state.guard) = (Some(journal), Some(study), Some(guard));
         Ok(())

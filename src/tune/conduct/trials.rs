@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Conductor, FRESH_RUNS, Job, seconds_of, trials_dir};
+use super::{Conductor, FRESH_RUNS, Fresh, Job, seconds_of, trials_dir};
 use crate::config::tune::{Cost, Objective};
 use crate::diagnostics::Analysis;
 use crate::io::netcdf;
 use crate::store::Ref;
 use crate::sweep::{Partial, Plan, PlannedRun, SweepError};
-use crate::tune::objective::{Estimate, Measured, values};
+use crate::trace::Trace;
+use crate::tune::objective::{Estimate, Measured, ObjectiveError, names, values};
 use crate::tune::pruner::{Rule, Step};
-use crate::tune::steps::{Ladder, Yardstick, draws};
+use crate::tune::steps::{Ladder, Yardstick, draws, is_a_guess};
 use crate::tune::study::{End, Outcome, Proposal, Study};
 use crate::tune::trial::{TrialError, TrialRun, way};
 
 /// A trial may take so many times the seconds of its budget.
 const LATE: f64 = 3.0;
+/// A trial may take so many times the work of its budget: how long a trajectory is is up to chance.
+const OVER: f64 = 1.1;
 
 /// A trial under way.
 #[derive(Clone, Debug)]
@@ -71,7 +74,10 @@ impl Conductor<'_> {
                 Ok((trial, mut run)) => {
                     let ladder = Ladder::of(&self.spec.pruner, draws(&trial.sampler.algo));
                     run.gates = ladder.draws();
-                    run.most_seconds = self.tune.budget.trial_sec.map(|seconds| LATE * seconds);
+                    if run.gates.is_empty() && state.cap.is_some() && is_a_guess(&trial.sampler.algo) {
+                        run.gates = Ladder::halvings(draws(&trial.sampler.algo)).draws();
+                    }
+                    run.most_seconds = state.trial_sec.map(|seconds| LATE * seconds);
                     self.write_manifest(plan, s, &proposal, &trial, &run)?;
                     let (number, rule) = (proposal.number, proposal.rule);
                     found.push((Job::Trial(s, Box::new(OpenTrial { number, trial, rule, ladder })), run));
@@ -136,7 +142,7 @@ impl Conductor<'_> {
         };
         let reference = self.studies[s].reference;
         let mut metrics = json!({
-            "state": state, "values": values, "reason": reason, "seconds": seconds,
+            "state": state, "objective": names(&self.spec.objective), "values": values, "reason": reason, "seconds": seconds,
             "reference_llc": reference.map(|r| r.llc), "reference_mcse": reference.map(|r| r.mcse),
             "trial_fge": self.studies[s].cap,
             "intermediate_values": outcome.steps,
@@ -184,6 +190,9 @@ impl Conductor<'_> {
             return Ok(failed("its λ̂ is no number".to_owned(), notes));
         };
         notes.insert("error".to_owned(), json!(llc - reference.llc));
+        if let Some(reason) = self.over_budget(s, open, work) {
+            return Ok(failed(reason, notes));
+        }
         let by_cost = matches!(objective, Objective::WorkToAccuracy { .. });
         let trace = match record.and_then(|r| r.objects.get("trace.nc")) {
             Some(hash) if by_cost || !open.ladder.gates.is_empty() => {
@@ -204,8 +213,59 @@ impl Conductor<'_> {
             }
             steps = seen;
         }
+        Ok(match self.worth((llc, reference), analysis, seconds, trace.as_ref()) {
+            Ok(values) => {
+                if !open.ladder.gates.is_empty() {
+                    steps.push((open.ladder.last, values[0]));
+                }
+                Outcome { notes, steps, ..Outcome::complete(&values) }
+            }
+            Err(error) => failed(error.to_string(), notes),
+        })
+    }
+
+    /// What is said of a trial that has taken more work than it may.
+    fn over_budget(&self, s: usize, open: &OpenTrial, fge: f64) -> Option<String> {
+        let cap = self.studies[s].cap.filter(|cap| fge > OVER * cap)?;
+        Some(format!(
+            "over_budget: more than {OVER} times its {cap:.3e} FGE, of which {:.3e} were expected: how many gradients a \
+             draw takes shows on the way",
+            open.trial.expected_fge
+        ))
+    }
+
+    /// What a run of the winner's settings is worth.
+    pub(super) fn fresh(
+        &self,
+        s: usize,
+        analysis: &Analysis,
+        record: Option<&Ref>,
+    ) -> Result<Result<Fresh, String>, SweepError> {
+        let (Some(llc), Some(reference)) = (analysis.llc_mean, self.studies[s].reference) else {
+            return Ok(Err("its λ̂ is no number".to_owned()));
+        };
+        let trace = match record.and_then(|r| r.objects.get("trace.nc")) {
+            Some(hash) if matches!(self.spec.objective, Objective::WorkToAccuracy { .. }) => {
+                Some(netcdf::read_trace(&self.store.get(hash)?)?.0)
+            }
+            _ => None,
+        };
+        let values = self.worth((llc, reference), analysis, seconds_of(record), trace.as_ref());
+        Ok(values.map(|values| Fresh { llc, values }).map_err(|e| e.to_string()))
+    }
+
+    /// The objectives of a run.
+    fn worth(
+        &self,
+        (llc, reference): (f64, Estimate),
+        analysis: &Analysis,
+        seconds: Option<f64>,
+        trace: Option<&Trace>,
+    ) -> Result<Vec<f64>, ObjectiveError> {
+        let objective = &self.spec.objective;
+        let work = analysis.fge_warmup + analysis.fge_sampling;
         let mut path = Vec::new();
-        if let (Objective::WorkToAccuracy { cost, .. }, Some(trace)) = (objective, &trace) {
+        if let (Objective::WorkToAccuracy { cost, .. }, Some(trace)) = (objective, trace) {
             path = way(trace, analysis.fge_warmup, analysis.fge_sampling);
             if let (Cost::Seconds, Some(seconds)) = (cost, seconds) {
                 path.iter_mut().for_each(|p| p.cost *= seconds / work);
@@ -217,15 +277,7 @@ impl Conductor<'_> {
             seconds: seconds.unwrap_or(f64::NAN),
             way: &path,
         };
-        Ok(match values(objective, &measured, reference) {
-            Ok(values) => {
-                if !open.ladder.gates.is_empty() {
-                    steps.push((open.ladder.last, values[0]));
-                }
-                Outcome { notes, steps, ..Outcome::complete(&values) }
-            }
-            Err(error) => failed(error.to_string(), notes),
-        })
+        values(objective, &measured, reference)
     }
 
     /// [`Yardstick::steps`] of a trial.
@@ -279,6 +331,17 @@ impl Conductor<'_> {
     ) -> Result<bool, SweepError> {
         let Some(Job::Trial(s, open)) = self.jobs.get(&index) else { return Ok(true) };
         let (s, open) = (*s, open.clone());
+        if let Some(reason) = self.over_budget(s, &open, partial.fge) {
+            let run_id = plan.runs[index].id.to_string();
+            let mut notes = open.notes(&run_id);
+            notes.insert("fge".to_owned(), json!(partial.fge));
+            self.jobs.remove(&index);
+            self.settle(s, open.number, Outcome { notes, ..Outcome::failed(reason) }, Some(partial.seconds))?;
+            return Ok(false);
+        }
+        if open.ladder.gates.is_empty() {
+            return Ok(true);
+        }
         let (steps, stops) = self.steps(plan, s, &open, partial.gate, &partial.llc);
         if !stops {
             return Ok(true);

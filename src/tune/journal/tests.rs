@@ -133,7 +133,7 @@ fn files_that_hold_something_else_are_refused_with_a_remedy() {
     let text = |path: &Path| fs::read_to_string(path).unwrap();
     let error =
         refused(&|_, path| fs::write(path, text(path).replace("\"op_code\":4", "op_code:4")).unwrap());
-    assert!(error.contains(".journal.log:4: not JSON"), "{error}");
+    assert!(error.contains(".journal.log:5: not JSON"), "{error}");
     let error = refused(&|_, path| fs::write(path, text(path).replace("\"x\":", "\"y\":")).unwrap());
     assert!(error.contains("y is no parameter"), "{error}");
     let error = refused(&|_, path| fs::write(path, text(path).replace("\"r_", "\"q_")).unwrap());
