@@ -186,7 +186,7 @@ impl Worker {
 }
 
 /// Waits for something in an inbox: a quarter of the time between the last two things that happened, and ever longer
-/// while nothing happens, until looking takes no more than a hundredth of a core, or 2 ms: an idle rank costs nothing,
+/// while nothing happens, until looking takes no more than a hundredth of a core, or 4 ms: an idle rank costs nothing,
 /// and answers within 1 ms where to wake costs 10 µs.
 ///
 /// Where something happened [`Backoff::ROW`] times in a row within [`Backoff::BRISK`] each, it looks without
@@ -204,7 +204,7 @@ pub struct Backoff {
 impl Backoff {
     const FIRST: Duration = Duration::from_micros(20);
     const LONG: Duration = Duration::from_millis(1);
-    const LONGEST: Duration = Duration::from_millis(2);
+    const LONGEST: Duration = Duration::from_millis(4);
     /// Part of a core that looking may take: one in so many.
     const SHARE: u32 = 100;
     /// What a look costs is learnt from so many.
