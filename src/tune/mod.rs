@@ -5,7 +5,7 @@
 
 pub mod conduct;
 mod differences;
-mod grid;
+pub mod grid;
 pub mod importance;
 pub mod journal;
 pub mod objective;
