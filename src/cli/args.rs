@@ -207,10 +207,10 @@ pub struct TuneArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch_size: Option<u32>,
     /// Seconds that a reference may take, in place of execution.budget.hmc_sec
-    #[arg(long, value_name = "SECONDS", value_parser = duration, allow_hyphen_values = true)]
+    #[arg(long, value_name = "SECONDS", value_parser = duration, allow_negative_numbers = true)]
     pub hmc_budget: Option<Duration>,
     /// Seconds that a trial may take, in place of execution.budget.trial_sec
-    #[arg(long, value_name = "SECONDS", value_parser = duration, allow_hyphen_values = true)]
+    #[arg(long, value_name = "SECONDS", value_parser = duration, allow_negative_numbers = true)]
     pub method_budget: Option<Duration>,
     /// Relative standard error that a reference must come to
     #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0.01")]

@@ -44,24 +44,18 @@ impl ColumnData {
     /// Two columns one below the other, each with its length; one that is not there has no values. Whole numbers and
     /// numbers make numbers, other types texts.
     pub fn join((upper, above): (Option<Self>, usize), (lower, below): (Option<Self>, usize)) -> Self {
-        let (Some(upper), Some(lower)) = (&upper, &lower) else {
-            return match (upper, lower) {
-                (Some(upper), _) => Self::join(
-                    (Some(upper.clone()), above),
-                    (Some(upper.rows(&vec![usize::MAX; below])), below),
-                ),
-                (_, Some(lower)) => Self::join(
-                    (Some(lower.rows(&vec![usize::MAX; above])), above),
-                    (Some(lower.clone()), below),
-                ),
-                _ => Self::Str(vec![None; above + below]),
-            };
+        let nothing = |like: &Self, rows: usize| like.rows(&vec![usize::MAX; rows]);
+        let (upper, lower) = match (upper, lower) {
+            (Some(upper), Some(lower)) => (upper, lower),
+            (Some(upper), None) => (upper.clone(), nothing(&upper, below)),
+            (None, Some(lower)) => (nothing(&lower, above), lower),
+            (None, None) => return Self::Str(vec![None; above + below]),
         };
         fn chain<T: Clone>(a: &[Option<T>], b: &[Option<T>]) -> Vec<Option<T>> {
             a.iter().chain(b).cloned().collect()
         }
         let wide = |cells: &[Option<i64>]| cells.iter().map(|v| v.map(|v| v as f64)).collect::<Vec<_>>();
-        match (upper, lower) {
+        match (&upper, &lower) {
             (Self::Str(a), Self::Str(b)) => Self::Str(chain(a, b)),
             (Self::F64(a), Self::F64(b)) => Self::F64(chain(a, b)),
             (Self::I64(a), Self::I64(b)) => Self::I64(chain(a, b)),

@@ -21,6 +21,13 @@ pub struct Loaded {
     f64: OnceLock<Box<dyn Potential<f64>>>,
 }
 
+impl Loaded {
+    /// A target whose potentials nobody has asked for yet.
+    pub fn new(target: Target) -> Self {
+        Self { target, f32: OnceLock::new(), f64: OnceLock::new() }
+    }
+}
+
 /// What a rank holds for units to name, by its number in the plan.
 pub struct Shelf<T>(Mutex<HashMap<u32, Arc<T>>>);
 
@@ -95,13 +102,6 @@ enum Made {
 enum Ended {
     Failed(Failure),
     Interrupted,
-}
-
-impl Loaded {
-    /// A target whose potentials nobody has asked for yet.
-    pub fn new(target: Target) -> Self {
-        Self { target, f32: OnceLock::new(), f64: OnceLock::new() }
-    }
 }
 
 impl From<Failure> for Ended {

@@ -57,6 +57,20 @@ pub struct PlannedTarget {
     pub build_fge: f64,
 }
 
+impl PlannedTarget {
+    /// Whether a run of this sampler has a control chain: where minima may be singular, a step that is too long shows
+    /// in no other check.
+    fn needs_control(&self, sampler: &SamplerSpec) -> bool {
+        let singular = !matches!(self.spec.problem, Problem::Quadratic(_));
+        singular && sampler::bias_at_half_step(sampler).is_some()
+    }
+
+    /// Expected work of a run that samples all parameters.
+    pub fn expected_fge(&self, sampler: &SamplerSpec) -> sampler::ExpectedFge {
+        sampler::expected_fge(sampler, self.rows, self.dim, self.needs_control(sampler))
+    }
+}
+
 /// A run to be there.
 #[derive(Debug)]
 pub struct PlannedRun {
@@ -89,20 +103,6 @@ pub struct PlannedRun {
     pub most_seconds: Option<f64>,
     /// The kind of device that its chains run on, in one unit; `None`: the CPU.
     pub device: Option<&'static str>,
-}
-
-impl PlannedTarget {
-    /// Whether a run of this sampler has a control chain: where minima may be singular, a step that is too long shows
-    /// in no other check.
-    fn needs_control(&self, sampler: &SamplerSpec) -> bool {
-        let singular = !matches!(self.spec.problem, Problem::Quadratic(_));
-        singular && sampler::bias_at_half_step(sampler).is_some()
-    }
-
-    /// Expected work of a run that samples all parameters.
-    pub fn expected_fge(&self, sampler: &SamplerSpec) -> sampler::ExpectedFge {
-        sampler::expected_fge(sampler, self.rows, self.dim, self.needs_control(sampler))
-    }
 }
 
 impl PlannedRun {
