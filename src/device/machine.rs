@@ -36,6 +36,11 @@ pub trait Pack<T>: Copy {
     /// [`sum`](Pack::sum) of each of four packs, with the same bits. Together they take half of the
     /// instructions.
     fn sums(packs: [Self; 4]) -> [T; 4];
+    /// [`sums`](Pack::sums) of twice four packs, with the same bits.
+    #[inline(always)]
+    fn pairs_of_sums(first: [Self; 4], second: [Self; 4]) -> [[T; 4]; 2] {
+        [Self::sums(first), Self::sums(second)]
+    }
 }
 
 /// A number type with its packs, an instruction set each.
@@ -244,6 +249,53 @@ mod x86 {
         unsafe { Two(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd::<1>(v)) }
     }
 
+    /// `folds_pd` of twice four registers, of `a` and of `b`. Contract: AVX-512F, as for `one`.
+    #[inline(always)]
+    fn eights_pd(a: [__m512d; 4], b: [__m512d; 4]) -> [[f64; 4]; 2] {
+        let mut sums = [[0.0; 4]; 2];
+        // SAFETY: see the contract; the store fills `sums`.
+        unsafe {
+            // Lane l + 4 to lane l of `a` below, of `b` above; then l + 2 to l, two columns side by side.
+            let eight =
+                |a, b| _mm512_add_pd(_mm512_mask_blend_pd(0xf0, a, b), _mm512_shuffle_f64x2::<0x4e>(a, b));
+            let crossed = _mm512_set_epi64(13, 12, 7, 6, 9, 8, 3, 2);
+            let four =
+                |a, b| _mm512_add_pd(_mm512_mask_blend_pd(0xcc, a, b), _mm512_permutex2var_pd(a, crossed, b));
+            let even = four(eight(a[0], b[0]), eight(a[2], b[2]));
+            let odd = four(eight(a[1], b[1]), eight(a[3], b[3]));
+            let ones = _mm512_add_pd(_mm512_unpacklo_pd(even, odd), _mm512_unpackhi_pd(even, odd));
+            _mm512_storeu_pd(sums.as_mut_ptr().cast(), ones);
+        }
+        sums
+    }
+
+    /// `folds_ps` of twice four registers, of `a` and of `b`. Contract: AVX-512F, as for `one`.
+    #[inline(always)]
+    fn eights_ps(a: [__m512; 4], b: [__m512; 4]) -> [[f32; 4]; 2] {
+        let mut sums = [[0.0; 4]; 2];
+        // SAFETY: see the contract; the store fills `sums`.
+        unsafe {
+            // As in `eights_pd`, with twice as many lanes, and the last two steps in pairs of lanes.
+            let eight =
+                |a, b| _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4::<0x4e>(a, b));
+            let crossed = _mm512_set_epi64(13, 12, 7, 6, 9, 8, 3, 2);
+            let four = |a: __m512, b: __m512| {
+                let other = _mm512_permutex2var_pd(_mm512_castps_pd(a), crossed, _mm512_castps_pd(b));
+                _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_castpd_ps(other))
+            };
+            let even = _mm512_castps_pd(four(eight(a[0], b[0]), eight(a[2], b[2])));
+            let odd = _mm512_castps_pd(four(eight(a[1], b[1]), eight(a[3], b[3])));
+            let low = _mm512_castpd_ps(_mm512_unpacklo_pd(even, odd));
+            let high = _mm512_castpd_ps(_mm512_unpackhi_pd(even, odd));
+            let twos = _mm512_add_ps(low, high);
+            let ones = _mm512_add_ps(twos, _mm512_shuffle_ps::<0b10_11_00_01>(twos, twos));
+            let places = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 14, 12, 10, 8, 6, 4, 2, 0);
+            let sorted = _mm512_permutexvar_ps(places, ones);
+            _mm256_storeu_ps(sums.as_mut_ptr().cast(), _mm512_castps512_ps256(sorted));
+        }
+        sums
+    }
+
     /// Contract of every block below: the caller runs under `Arith::run` with AVX2 and FMA, which
     /// `Element`'s use in `kernels` arranges; loads and stores touch exactly the lanes that the
     /// slice was just checked to hold, and need no alignment.
@@ -311,7 +363,7 @@ mod x86 {
 
     /// Contract of every block below: as for `two`, with AVX-512F.
     macro_rules! one {
-        ($t:ty, $v:ty, $lanes:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $gated:ident, $halves:ident) => {
+        ($t:ty, $v:ty, $lanes:literal, $set:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $max:ident, $gated:ident, $halves:ident, $eights:ident) => {
             impl Pack<$t> for One<$v> {
                 const LANES: usize = $lanes;
                 #[inline(always)]
@@ -358,6 +410,10 @@ mod x86 {
                         *two = $halves(pack.0);
                     }
                     Pack::<$t>::sums(twos)
+                }
+                #[inline(always)]
+                fn pairs_of_sums(first: [Self; 4], second: [Self; 4]) -> [[$t; 4]; 2] {
+                    $eights(first.map(|pack| pack.0), second.map(|pack| pack.0))
                 }
                 #[inline(always)]
                 fn sum(self) -> $t {
@@ -408,7 +464,8 @@ mod x86 {
         _mm512_add_ps,
         _mm512_max_ps,
         gated_wide_ps,
-        halves_ps
+        halves_ps,
+        eights_ps
     );
     one!(
         f64,
@@ -421,7 +478,8 @@ mod x86 {
         _mm512_add_pd,
         _mm512_max_pd,
         gated_wide_pd,
-        halves_pd
+        halves_pd,
+        eights_pd
     );
 
     impl super::Element for f32 {

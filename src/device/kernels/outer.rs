@@ -98,7 +98,27 @@ fn tile<T: Element, P: Pack<T>, const R: usize, const C: usize>(
         }
         b += P::LANES;
     }
-    for i in 0..R {
+    // Two lines together where they fill their packs, the others alone.
+    let pairs = if C > 2 { R / 2 } else { 0 };
+    for pair in 0..pairs {
+        let i = 2 * pair;
+        for group in 0..C.div_ceil(4) {
+            let first = 4 * group;
+            let mut packs = [[P::splat(T::ZERO); 4]; 2];
+            for j in 0..4 {
+                if first + j < C {
+                    packs[0][j] = acc[i][first + j];
+                    packs[1][j] = acc[i + 1][first + j];
+                }
+            }
+            let sums = P::pairs_of_sums(packs[0], packs[1]);
+            for (line, sums) in sums.iter().enumerate() {
+                let g = &mut g[(i + line) * k + first..][..(C - first).min(4)];
+                g.iter_mut().zip(sums).for_each(|(g, sum)| *g += *sum);
+            }
+        }
+    }
+    for i in 2 * pairs..R {
         let g = &mut g[i * k..][..C];
         for group in 0..C.div_ceil(4) {
             let first = 4 * group;

@@ -100,8 +100,8 @@ pub struct Product<'a, T> {
 pub fn matmul<T: Element>(arith: Arith, product: Product<'_, T>, a: &[T], c: &mut [T], rows: Rows) {
     debug_assert!(rows.count.is_multiple_of(super::lanes::<T>()) && rows.count <= rows.ld);
     match arith {
-        // Thirty-two registers hold two packs a line, of which each takes one.
-        Arith::Avx512 => with_pack!(arith, T, P => widths::<T, P<T>, 8, 4, 2>(product, a, c, rows)),
+        // Thirty-two registers hold four packs a line, of which each takes one.
+        Arith::Avx512 => with_pack!(arith, T, P => widths::<T, P<T>, 8, 4, 4>(product, a, c, rows)),
         _ => with_pack!(arith, T, P => widths::<T, P<T>, 4, 2, 1>(product, a, c, rows)),
     }
 }
