@@ -143,7 +143,17 @@ fn bad_files_and_rough_references_are_refused() {
         "{ran:?}"
     );
 
-    let rough = ["tune", &config(), "--local", "-q", "--set", "execution.budget.hmc_fge=1"];
+    // Not even the shortest first round is within it.
+    let none = ["tune", &config(), "--local", "-q", "--allow-rough-reference", "--set"];
+    let ran = lambda_hat(root.path(), &[&none[..], &["execution.budget.hmc_fge=1e4"]].concat());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.out.contains("its budget of 1.000e4 FGE is") && ran.out.contains("100 draws a chain"),
+        "{ran:?}"
+    );
+    assert!(!root.path().join("store/refs/run").exists(), "nothing was run for it");
+
+    let rough = ["tune", &config(), "--local", "-q", "--set", "execution.budget.hmc_fge=4e4"];
     let ran = lambda_hat(root.path(), &rough);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("--allow-rough-reference"), "{ran:?}");

@@ -80,11 +80,11 @@ fn older_files_mean_the_same() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    assert_eq!((newer.methods, newer.study), (older.methods, older.study));
-    let spec = |e: &TuneExperiment| e.problems[0].target.spec.clone();
+    assert_eq!((&newer.methods, &newer.study), (&older.methods, &older.study));
+    let spec = |e: &TuneExperiment| e.targets[e.problems[0].target].spec.clone();
     assert_eq!(newer.problems[0].posterior, older.problems[0].posterior);
     assert_eq!(
-        newer.problems[0].target.spec,
+        spec(&newer),
         spec(&parsed(
             &format!("{SMALL}search_space: {{hmc: {{draws: {{dist: int, low: 1, high: 9}}}}}}"),
             &[]

@@ -39,7 +39,8 @@ fn told(ran: &Ran, method: &str) -> Value {
 fn a_reference_that_is_made_anew_is_not_passed_off_as_the_study_s() {
     let (root, config) = (temp(), config());
     let few = ["--set", "search_space.sgld.step_size.high=1e-3"];
-    let rough = ["--set", "execution.budget.hmc_fge=1", "--allow-rough-reference"];
+    // A short first round, by what is expected of it.
+    let rough = ["--set", "execution.budget.hmc_fge=4e4", "--allow-rough-reference"];
     let first = searched_by(root.path(), &[&[config.as_str()], &few[..], &rough[..]].concat());
     let first = told(&first, "hmc");
     let reason = first["reference_rough"].as_str().expect("a reason");
@@ -195,4 +196,67 @@ fn a_budget_in_seconds_says_what_it_is_in_gradients() {
     let status = lambda_hat(root.path(), &["tune", "status", "--json"]).out;
     let status: Value = serde_json::from_str(&status).expect("JSON");
     assert_eq!((&status[0]["asked"], &status[0]["objective"]), (&8.into(), &"|λ̂ − λ_ref|".into()));
+}
+
+#[test]
+fn one_target_under_two_posteriors_is_two_problems() {
+    let root = temp();
+    let file = root.path().join("two.yaml");
+    let text = std::fs::read_to_string(config()).expect("is there");
+    let problem = "{ problem: dln, widths: [2, 1, 2], rank: 1, n_data: 100";
+    let second = format!("{problem} }}\n  - {problem}, posterior: {{ gamma: 5.0 }} }}");
+    let text = text.replacen(&format!("{problem} }}"), &second, 1);
+    let text = text.replace("methods: [hmc, sgld]", "methods: [hmc]");
+    let sgld = text.find("  sgld:").expect("stands there")..text.find("execution:").expect("stands there");
+    let text = text.replace(&text[sgld], "").replace("max_trials_per_method: 8", "max_trials_per_method: 3");
+    std::fs::write(&file, text).expect("writes");
+    let file = file.to_string_lossy().into_owned();
+    let plan = lambda_hat(root.path(), &["tune", &file, "--dry-run"]);
+    assert!(plan.out.contains("(problems[0])") && plan.out.contains("(problems[1])"), "{}", plan.out);
+
+    let ran = searched_by(root.path(), &[&file, "--workers", "2"]);
+    let all: Value = serde_json::from_str(&ran.out).expect("JSON");
+    let studies = all["studies"].as_array().expect("studies");
+    assert_eq!(studies.len(), 2, "{all}");
+    let of = |i: usize, key: &str| studies[i][key].as_f64().expect("a number");
+    assert_ne!(studies[0]["study"], studies[1]["study"]);
+    assert_ne!(of(0, "reference_llc"), of(1, "reference_llc"));
+    for i in [0, 1] {
+        assert!(of(i, "relative_error") < 0.2, "{all}");
+    }
+    let status = lambda_hat(root.path(), &["tune", "status", &file]).out;
+    assert!(status.contains("(problems[0])") && status.contains("(problems[1])"), "{status}");
+    // A preset that cannot be read is what is told, not the spaces that it belongs to.
+    let ran = lambda_hat(root.path(), &["tune", &file, "--presets", "nope", "--dry-run"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.err.contains("--presets nope") && !ran.err.contains("takes no settings"), "{ran:?}");
+    // The target is built once for both.
+    assert_eq!(std::fs::read_dir(root.path().join("artifacts/problems")).expect("references").count(), 2);
+    assert_eq!(std::fs::read_dir(root.path().join("store/refs/target")).expect("targets").count(), 1);
+}
+
+#[test]
+fn files_of_trials_that_are_lost_are_written_again() {
+    let root = temp();
+    searched(root.path(), "2");
+    let mut files = Vec::new();
+    for problem in std::fs::read_dir(root.path().join("artifacts/runs")).expect("trials").flatten() {
+        for id in std::fs::read_dir(problem.path().join("sgld")).expect("trials").flatten() {
+            files.extend(["manifest.json", "metrics.json"].map(|name| id.path().join(name)));
+        }
+    }
+    assert_eq!(files.len(), 16);
+    let read = |path: &std::path::PathBuf| {
+        let mut value: Value = serde_json::from_slice(&std::fs::read(path).expect("is there")).expect("JSON");
+        // How long it took is lost.
+        value["seconds"] = Value::Null;
+        value
+    };
+    let before: Vec<Value> = files.iter().map(read).collect();
+    files.iter().for_each(|file| std::fs::remove_file(file).expect("goes"));
+    // What is there and cannot be read is as lost.
+    std::fs::write(&files[0], "{").expect("writes");
+    let again = searched(root.path(), "2");
+    assert_eq!(support::executed(&again), 0);
+    assert_eq!(files.iter().map(read).collect::<Vec<_>>(), before);
 }

@@ -148,6 +148,11 @@ impl Report {
         self.errors.borrow_mut().push(ConfigError { place: place.clone(), key: key.into(), fault });
     }
 
+    /// Adds errors that were found elsewhere.
+    pub fn extend(&self, errors: ConfigErrors) {
+        self.errors.borrow_mut().extend(errors.0);
+    }
+
     /// True while nothing was added.
     pub fn is_empty(&self) -> bool {
         self.errors.borrow().is_empty()

@@ -129,7 +129,7 @@ fn experiment(
         .map(|(i, n)| sampler(n, &format!("samplers[{i}]"), precision, &presets, report))
         .collect();
 
-    refuse_equal_targets(target_nodes, &targets, "targets", report);
+    refuse_equal_targets(target_nodes, &targets, report);
     let runs = runs(sampler_nodes, &targets, &samplers, (&top, base), report);
     if precision.is_none() {
         note_casts(&samplers, built_in, &mut notices);
@@ -205,12 +205,7 @@ pub(super) fn precision(section: &Section, notices: &mut Vec<String>) -> Option<
 }
 
 /// Reports targets that are the same after resolution.
-pub(super) fn refuse_equal_targets(
-    nodes: &[Node],
-    targets: &[Option<targets::Resolved>],
-    list: &str,
-    report: &Report,
-) {
+fn refuse_equal_targets(nodes: &[Node], targets: &[Option<targets::Resolved>], report: &Report) {
     let mut seen: HashMap<String, usize> = HashMap::new();
     for (second, target) in targets.iter().enumerate() {
         let Some(entry) = target.as_ref().and_then(|t| t.entry.as_ref()) else { continue };
@@ -219,10 +214,10 @@ pub(super) fn refuse_equal_targets(
         if let Some(&first) = seen.get(&text) {
             let fault = Fault::Duplicate {
                 what: "target",
-                other: format!("{list}[{first}]"),
+                other: format!("targets[{first}]"),
                 first: nodes[first].place.clone(),
             };
-            report.add(&nodes[second].place, format!("{list}[{second}]"), fault);
+            report.add(&nodes[second].place, format!("targets[{second}]"), fault);
         } else {
             seen.insert(text, second);
         }

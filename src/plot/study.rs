@@ -89,7 +89,8 @@ pub fn optimization_history(study: &Trials) -> Figure {
     page.legend(&legend);
     // The scale is that of finished trials: a pruned one may be anywhere.
     let y = objective_scale(done.iter().map(|p| p.1), 0.06);
-    let x = Scale::around(study.trials.iter().map(|t| t.number as f64), 0.02);
+    // Up to 7 at least: there are no halves of trials for ticks to stand at.
+    let x = Scale::around(study.trials.iter().map(|t| t.number as f64).chain([7.0]), 0.02);
     let body = page.body();
     let panel = Panel::draw(&mut page.canvas, body, &Axis::new("trial", x), &Axis::new(study.objective, y));
     for &(n, v) in &pruned {

@@ -34,7 +34,7 @@ pub fn write(
     conductor: &Conductor<'_>,
     presets: Option<&Path>,
 ) -> Result<(), SweepError> {
-    let columns = with_other_studies(store, table(store, tune, plan, conductor)?)?;
+    let columns = with_other_studies(store, table(store, tune, conductor)?)?;
     let columns: Vec<(&str, ColumnData)> = columns.iter().map(|(n, c)| (n.as_str(), c.clone())).collect();
     store.write_file(Path::new(TRIALS), &write_parquet(&columns)?)?;
     store.write_file(Path::new("results/optuna_trials.csv"), &write_csv(&columns)?)?;
@@ -42,7 +42,7 @@ pub fn write(
         write_best(store, tune, plan, conductor, state, presets)?;
         if let Some(study) = &state.study {
             for figure in
-                figures(study, &plan.targets[state.problem].label, &tune.methods[state.method].method)
+                figures(study, &tune.problems[state.problem].label, &tune.methods[state.method].method)
             {
                 write_figure(store, &state.name, &figure)?;
             }
@@ -52,12 +52,7 @@ pub fn write(
 }
 
 /// A row a settled trial, study by study.
-fn table(
-    store: &Store,
-    tune: &TuneExperiment,
-    plan: &Plan,
-    conductor: &Conductor<'_>,
-) -> Result<Columns, SweepError> {
+fn table(store: &Store, tune: &TuneExperiment, conductor: &Conductor<'_>) -> Result<Columns, SweepError> {
     let mut rows: Vec<(&StudyState, &Trial, Value)> = Vec::new();
     for state in conductor.studies() {
         let Some(study) = &state.study else { continue };
@@ -86,7 +81,7 @@ fn table(
     let mut columns = vec![
         ("study", text(&|state, _| Some(state.name.clone()))),
         ("problem", text(&|state, _| Some(conductor.problem(state.problem).0.to_owned()))),
-        ("target", text(&|state, _| Some(plan.targets[state.problem].label.clone()))),
+        ("target", text(&|state, _| Some(tune.problems[state.problem].label.clone()))),
         ("method", text(&|state, _| Some(tune.methods[state.method].method.clone()))),
         ("number", ColumnData::I64(rows.iter().map(|(_, t, _)| Some(t.number as i64)).collect())),
         ("trial_id", text(&|_, trial| Some(trial.id.clone()))),
@@ -228,7 +223,7 @@ fn write_best(
     let text = format!(
         "# The {chosen} of {} trials of {method} on {} ({}, trial {}).\n{}",
         state.counts().0,
-        plan.targets[state.problem].label.replace(char::is_control, " "),
+        tune.problems[state.problem].label.replace(char::is_control, " "),
         state.name,
         winner.number,
         preset_text(method, &settings, presets).map_err(usage)?
@@ -251,7 +246,7 @@ fn write_best(
         "fresh_mean_values": state.fresh_values().map(|v| v.iter().map(|v| v.0).collect::<Vec<_>>()),
         "fresh_half_widths": state.fresh_values().map(|v| v.iter().map(|v| v.1).collect::<Vec<_>>()),
         "fresh_llc": fresh.map(|f| f.0), "fresh_half_width": fresh.map(|f| f.1),
-        "fresh_relative_error": fresh.map(|f| (f.0 - newest.llc).abs() / newest.llc.abs()),
+        "fresh_relative_error": state.off(newest),
     });
     let mut bytes = serde_json::to_vec_pretty(&known)?;
     bytes.push(b'\n');

@@ -6,7 +6,8 @@
 //! (the run's verdict is `ok`: R-hat, effective sample sizes, drift, energies, divergences), or when the budget leaves
 //! no worthwhile round. After a round with too many divergences the next ones take shorter steps: a target acceptance
 //! of 0.95, then of 0.99. The first round is run even where λ̂ is known exactly: it tells the exact value at this nβ
-//! and γ, and how many seconds a full gradient takes.
+//! and γ, and how many seconds a full gradient takes. It has 1,000 draws a chain, fewer where its expected work is above
+//! the budget, and 100 at least.
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,8 @@ use crate::diagnostics::{Analysis, MAX_DIVERGENT, Verdict};
 
 /// Draws a chain of the first round.
 pub const FIRST_DRAWS: usize = 1000;
+/// Fewest of them: with less there is no standard error worth the name.
+pub const FEWEST_DRAWS: usize = 100;
 /// Most draws a chain.
 const MOST_DRAWS: usize = 200_000;
 /// Target acceptances above the preset's, for rounds after one that diverged.
@@ -122,6 +125,11 @@ impl Rounds {
     /// Before the first round.
     pub fn new(accuracy: f64, budget: Budget) -> Self {
         Self { accuracy, budget, spent: 0.0, rounds: 0, seconds_per_fge: None, diverged: 0 }
+    }
+
+    /// Whether none has been run yet.
+    pub fn is_first(&self) -> bool {
+        self.rounds == 0
     }
 
     /// The next round's target acceptance; `None`: the preset's.

@@ -2,6 +2,7 @@
 
 mod best;
 mod domain;
+mod probe;
 mod read;
 mod space;
 mod spec;

@@ -25,6 +25,8 @@ use super::*;
 pub struct TuneExperiment {
     /// Names results.
     pub name: String,
+    /// The targets of the problems, no two the same.
+    pub targets: Vec<TargetEntry>,
     /// The problems in the order of the file.
     pub problems: Vec<Problem>,
     /// The methods, each searched on every problem.
@@ -46,10 +48,14 @@ pub struct TuneExperiment {
 /// A problem: a target and the posterior on it that every method is to match.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
-    /// The target.
-    pub target: TargetEntry,
+    /// Index into [`TuneExperiment::targets`].
+    pub target: usize,
+    /// The target's label; of a target of several problems, with the place in the list.
+    pub label: String,
     /// The posterior.
     pub posterior: PosteriorSpec,
+    /// Where the entry stands, for messages.
+    pub place: Place,
 }
 
 /// Reads a tune file. Relative paths in it start at its directory.
@@ -126,12 +132,14 @@ fn experiment(
         notices.push("store is not read; --root names the root".to_owned());
     }
     let problems = problems(root, &section, precision, base, options, report);
-    let methods = methods(&section, &mut notices, report);
+    let methods = methods(&section, (precision, options.presets.as_deref()), &mut notices, report);
     let study = study(&section, &mut notices, report);
     let (budget, execution) = execution(&section, &mut notices);
+    let (targets, problems) = problems?;
     Some(TuneExperiment {
         name: name?,
-        problems: problems?,
+        targets,
+        problems,
         methods: methods?,
         study: study?,
         budget,
@@ -149,7 +157,7 @@ fn problems(
     base: Option<&Path>,
     options: &LoadOptions,
     report: &Report,
-) -> Option<Vec<Problem>> {
+) -> Option<(Vec<TargetEntry>, Vec<Problem>)> {
     let given = section.given("problems")?;
     let Value::List(nodes) = &given.node.value else { return None };
     let presets = Presets::open(options.presets.as_deref(), report);
@@ -159,18 +167,47 @@ fn problems(
     let path = |i: usize| format!("{}[{i}]", given.path);
     let found: Vec<Option<targets::Resolved>> =
         nodes.iter().enumerate().map(|(i, node)| target(node, &path(i), &context)).collect();
-    resolve::refuse_equal_targets(nodes, &found, &given.path, report);
-    let problem = |resolved: Option<targets::Resolved>| {
-        let resolved = resolved?;
-        let posterior = posterior::resolve(&[&resolved.level, &top], base);
-        Some(Problem { target: resolved.entry?, posterior: posterior? })
-    };
     // All of them, so that every error is told.
-    found.into_iter().map(problem).collect::<Vec<_>>().into_iter().collect()
+    let posterior = |resolved: &targets::Resolved| posterior::resolve(&[&resolved.level, &top], base);
+    let posteriors: Vec<_> = found.iter().map(|resolved| resolved.as_ref().and_then(posterior)).collect();
+    let (mut targets, mut problems): (Vec<TargetEntry>, Vec<Problem>) = (Vec::new(), Vec::new());
+    let mut complete = true;
+    for (i, (resolved, posterior)) in found.into_iter().zip(posteriors).enumerate() {
+        let (Some(entry), Some(posterior)) = (resolved.and_then(|r| r.entry), posterior) else {
+            complete = false;
+            continue;
+        };
+        let place = entry.place.clone();
+        let target = targets.iter().position(|known| known.spec == entry.spec).unwrap_or_else(|| {
+            targets.push(entry);
+            targets.len() - 1
+        });
+        if let Some(first) = problems.iter().position(|p| p.target == target && p.posterior == posterior) {
+            let fault = Fault::Duplicate {
+                what: "target under the same posterior",
+                other: path(first),
+                first: nodes[first].place.clone(),
+            };
+            report.add(&nodes[i].place, path(i), fault);
+            complete = false;
+        }
+        problems.push(Problem { target, label: targets[target].label.clone(), posterior, place });
+    }
+    let shares = |p: &Problem| problems.iter().filter(|other| other.target == p.target).count() > 1;
+    let shared: Vec<bool> = problems.iter().map(shares).collect();
+    for (i, problem) in problems.iter_mut().enumerate().filter(|(i, _)| shared[*i]) {
+        problem.label.push_str(&format!(" ({})", path(i)));
+    }
+    complete.then_some((targets, problems))
 }
 
 /// The methods and their spaces.
-fn methods(section: &Section<'_>, notices: &mut Vec<String>, report: &Report) -> Option<Vec<MethodSpace>> {
+fn methods(
+    section: &Section<'_>,
+    (precision, presets): (Option<Dtype>, Option<&Path>),
+    notices: &mut Vec<String>,
+    report: &Report,
+) -> Option<Vec<MethodSpace>> {
     let spaces = section.given("search_space")?;
     let all: Vec<&str> = sampler_names().collect();
     let mut complete = true;
@@ -240,10 +277,24 @@ fn methods(section: &Section<'_>, notices: &mut Vec<String>, report: &Report) ->
             complete = false;
             continue;
         };
-        match space::dimensions(&method, node, &join(&spaces.path, &method), notices, report) {
-            Some(dimensions) => found.push(MethodSpace { method, dimensions }),
-            None => complete = false,
+        let path = join(&spaces.path, &method);
+        let Some(dimensions) = space::dimensions(&method, node, &path, notices, report) else {
+            complete = false;
+            continue;
+        };
+        let takes = |params: &_| trial_sampler(&method, params, 0, precision, presets).map(|_| ());
+        if let Some(why) = probe::refused_throughout(&dimensions, takes) {
+            // The preset itself may be what is wrong.
+            match trial_sampler(&method, &BTreeMap::new(), 0, precision, presets) {
+                Err(errors) => report.extend(errors),
+                Ok(_) => {
+                    let why = format!("{method} takes no settings of this space: {why}");
+                    report.add(&node.place, path, Fault::Conflict(why));
+                }
+            }
+            complete = false;
         }
+        found.push(MethodSpace { method, dimensions });
     }
     complete.then_some(found)
 }

@@ -20,7 +20,7 @@ use super::reference::{FIRST_DRAWS, Next, Reference, Rounds};
 use super::space::Params;
 use super::study::{End, Outcome, Study, Trial};
 use super::trial::Method;
-use crate::config::tune::{Scalar, StudySpec, TuneExperiment, trial_sampler};
+use crate::config::tune::{StudySpec, TuneExperiment};
 use crate::config::{Experiment, canonical_json, posterior_json};
 use crate::store::{Guard, Hash, RUN, Ref, Store};
 use crate::sweep::{Cut, Partial, Plan, PlannedRun, Proposer, RunReport, RunState, SweepError};
@@ -86,7 +86,7 @@ pub struct Fresh {
 pub struct StudyState {
     /// `p_<12>:<method>`.
     pub name: String,
-    /// Index of the problem, which is that of its target in the plan.
+    /// Index of the problem.
     pub problem: usize,
     /// Index of the method.
     pub method: usize,
@@ -134,6 +134,21 @@ impl StudyState {
     /// Mean λ̂ of the fresh runs, and half the width of its 95 % interval.
     pub fn fresh_estimate(&self) -> Option<(f64, f64)> {
         self.fresh_mean(|run| Some(run.llc))
+    }
+
+    /// How far that mean is from a reference, relative to it.
+    pub fn off(&self, reference: Estimate) -> Option<f64> {
+        self.fresh_estimate().map(|(llc, _)| (llc - reference.llc).abs() / reference.llc.abs())
+    }
+
+    /// Work of its trials and fresh runs in full-data gradient evaluations.
+    pub fn work(&self) -> f64 {
+        let Some(study) = &self.study else { return 0.0 };
+        let of = |trial: &Trial| {
+            let outcome = trial.outcome.as_ref().filter(|_| trial.twin.is_none())?;
+            outcome.notes.get("fge").and_then(Value::as_f64)
+        };
+        study.trials()[..study.settled()].iter().filter_map(of).sum::<f64>() + self.fresh_fge
     }
 
     /// The same of their objectives: what the best value would be without having been chosen for it.
@@ -209,14 +224,14 @@ pub fn plan(tune: &TuneExperiment) -> Result<Plan, SweepError> {
         if problem.posterior.parameters.is_some() {
             let why = format!(
                 "{}: problems[{index}].posterior.parameters: `tune` samples all parameters; remove it",
-                problem.target.place
+                problem.place
             );
             return Err(SweepError::Proposer { why, usage: true });
         }
     }
     Plan::new(&Experiment {
         name: tune.name.clone(),
-        targets: tune.problems.iter().map(|p| p.target.clone()).collect(),
+        targets: tune.targets.clone(),
         runs: Vec::new(),
         root: tune.root.clone(),
         execution: tune.execution.clone(),
@@ -227,7 +242,8 @@ pub fn plan(tune: &TuneExperiment) -> Result<Plan, SweepError> {
 /// `p_` and 12 hex digits of a problem: a hash of its target's id and its posterior.
 pub fn problem_name(tune: &TuneExperiment, plan: &Plan, index: usize) -> String {
     let posterior = posterior_json(&tune.problems[index].posterior, None);
-    let text = canonical_json(&json!([plan.targets[index].id.to_string(), posterior]));
+    let target = &plan.targets[tune.problems[index].target];
+    let text = canonical_json(&json!([target.id.to_string(), posterior]));
     format!("p_{}", Hash::of(text.as_bytes()).short(12))
 }
 
@@ -294,7 +310,7 @@ impl<'a> Conductor<'a> {
     }
 
     fn method<'b>(&'b self, plan: &'b Plan, study: &'b StudyState) -> Method<'b> {
-        let target = &plan.targets[study.problem];
+        let target = &plan.targets[self.tune.problems[study.problem].target];
         Method {
             study: &study.name,
             method: &self.tune.methods[study.method].method,
@@ -317,19 +333,9 @@ impl Proposer for Conductor<'_> {
         let mut found = Vec::new();
         for p in 0..self.problems.len() {
             let Search::Wanted(rounds, draws) = &self.problems[p].search else { continue };
-            let draws = *draws;
-            let mut params = Params::from([("draws".to_owned(), Scalar::Int(draws as i64))]);
-            let acceptance = rounds.target_acceptance().map(Scalar::Float);
-            params.extend(acceptance.map(|value| ("target_acceptance".to_owned(), value)));
-            let name = &self.problems[p].name;
-            let seed = super::trial::seed(name, "reference");
             let rounds = rounds.clone();
-            // The built-in preset: a reference depends on no preset of the user's.
-            let run = trial_sampler("nuts", &params, seed, None, None).map_err(|e| e.to_string()).and_then(
-                |spec| plan.run_on(p, &spec, &self.tune.problems[p].posterior).map_err(|e| e.to_string()),
-            );
-            match run {
-                Ok(run) => {
+            match self.round(plan, p, &rounds, *draws) {
+                Ok((draws, run)) => {
                     found.push((Job::Reference(p, draws), run));
                     self.problems[p].search = Search::Waiting(rounds);
                 }
@@ -345,7 +351,14 @@ impl Proposer for Conductor<'_> {
     }
 
     fn passes(&mut self, plan: &Plan, index: usize, partial: &Partial<'_>) -> Result<bool, SweepError> {
-        self.goes_on(plan, index, partial)
+        match self.jobs.get(&index) {
+            Some(Job::Trial(s, open)) => {
+                let (s, open) = (*s, open.clone());
+                self.goes_on(plan, index, (s, &open), partial)
+            }
+            Some(&Job::Reference(p, _)) => Ok(self.affords(p, index, partial)),
+            _ => Ok(true),
+        }
     }
 
     fn ended(&mut self, plan: &Plan, index: usize, report: &RunReport) -> Result<(), SweepError> {
@@ -361,7 +374,13 @@ impl Proposer for Conductor<'_> {
                         rounds.after(&name, draws, analysis, seconds_of(record.as_ref()))
                     }
                     RunState::Failed(failure) => Err(failure.reason.clone()),
-                    RunState::Cut(why) => Err(why.to_string()),
+                    RunState::Cut(Cut::Late(seconds)) => Err(format!(
+                        "a round took {seconds:.3} s, more than three times the {} s of its budget; raise \
+                         execution.budget.hmc_sec",
+                        self.tune.budget.hmc_sec.unwrap_or_default()
+                    )),
+                    // Told when it was given up.
+                    RunState::Cut(Cut::AtGate(_)) => return Ok(()),
                 };
                 match next {
                     Ok(Next::Round(draws)) => self.problems[p].search = Search::Wanted(rounds, draws),

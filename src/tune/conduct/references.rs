@@ -2,17 +2,19 @@
 
 use serde_json::{Map, Value, json};
 
+use super::trials::{LATE, OVER};
 use super::{Conductor, REPRODUCIBLE, Search};
 use crate::config::canonical_json;
-use crate::config::tune::trial_sampler;
+use crate::config::tune::{Scalar, trial_sampler};
 use crate::store::{Hash, StoreError};
-use crate::sweep::{Plan, SweepError};
+use crate::sweep::{Partial, Plan, PlannedRun, SweepError};
 use crate::tune::differences::differences;
 use crate::tune::journal::{Journal, JournalError, journal_path};
 use crate::tune::objective::{Estimate, names};
-use crate::tune::reference::{FIRST_DRAWS, Reference, fge_of};
+use crate::tune::reference::{FEWEST_DRAWS, Reference, Rounds, fge_of};
 use crate::tune::space::{Params, Space};
-use crate::tune::steps::by_clock;
+use crate::tune::steps::{Ladder, by_clock, draws as draws_of};
+use crate::tune::trial::{Method, TrialError};
 
 /// Study attributes.
 const BASE: &str = "preset";
@@ -32,17 +34,83 @@ impl Conductor<'_> {
     /// The reference of a problem, cached or in its first round.
     pub(super) fn begin(&mut self, plan: &Plan) -> Result<(), SweepError> {
         for p in 0..self.problems.len() {
-            if !matches!(self.problems[p].search, Search::Wanted(_, FIRST_DRAWS)) {
+            if !matches!(&self.problems[p].search, Search::Wanted(rounds, _) if rounds.is_first()) {
                 continue;
             }
             let bytes = self.store.read_file(&Reference::path(&self.problems[p].name))?;
             let known = bytes.and_then(|bytes| serde_json::from_slice::<Reference>(&bytes).ok());
-            let id = plan.targets[p].id.to_string();
+            let id = plan.targets[self.tune.problems[p].target].id.to_string();
             if let Some(known) = known.filter(|r| r.target_id == id && r.serves(self.settings.accuracy)) {
                 self.refer(plan, p, known)?;
             }
         }
         Ok(())
+    }
+
+    /// The run of a reference's next round, and its draws a chain; else why there can be none.
+    pub(super) fn round(
+        &self,
+        plan: &Plan,
+        p: usize,
+        rounds: &Rounds,
+        draws: usize,
+    ) -> Result<(usize, PlannedRun), String> {
+        let problem = &self.tune.problems[p];
+        let mut params = Params::from([("draws".to_owned(), Scalar::Int(draws as i64))]);
+        let acceptance = rounds.target_acceptance().map(Scalar::Float);
+        params.extend(acceptance.map(|value| ("target_acceptance".to_owned(), value)));
+        let cap = self.tune.budget.hmc_fge;
+        // The built-in preset: a reference depends on no preset of the user's.
+        let method = Method {
+            study: &self.problems[p].name,
+            method: "nuts",
+            precision: None,
+            presets: None,
+            target: &plan.targets[problem.target],
+            // Later rounds are as long as the first one's work allows.
+            cap: cap.filter(|_| rounds.is_first()),
+        };
+        let (spec, draws) = match method.run(&params, "reference") {
+            Ok(trial) => {
+                let draws = draws_of(&trial.sampler.algo).unwrap_or(draws);
+                (Some(trial.sampler), draws)
+            }
+            Err(TrialError::TooSmall { .. }) => (None, 0),
+            Err(error) => return Err(error.to_string()),
+        };
+        let Some(spec) = spec.filter(|_| draws >= FEWEST_DRAWS) else {
+            params.insert("draws".to_owned(), Scalar::Int(FEWEST_DRAWS as i64));
+            let least =
+                Method { cap: None, ..method }.run(&params, "reference").map_err(|e| e.to_string())?;
+            return Err(format!(
+                "its budget of {:.3e} FGE is too small: {FEWEST_DRAWS} draws a chain and the warmup before them take about \
+                 {:.3e}; raise execution.budget.hmc_fge",
+                cap.unwrap_or_default(),
+                least.expected_fge
+            ));
+        };
+        let mut run = plan.run_on(problem.target, &spec, &problem.posterior).map_err(|e| e.to_string())?;
+        if rounds.is_first() && cap.is_some() {
+            run.gates = Ladder::halvings(Some(draws)).draws();
+        }
+        run.most_seconds = self.tune.budget.hmc_sec.map(|seconds| LATE * seconds);
+        Ok((draws, run))
+    }
+
+    /// Whether the first round of a reference, at a gate, is within its budget.
+    pub(super) fn affords(&mut self, p: usize, index: usize, partial: &Partial<'_>) -> bool {
+        let Some(cap) = self.tune.budget.hmc_fge.filter(|cap| partial.fge > OVER * cap) else { return true };
+        let draws = partial.llc.first().map_or(0, |chain| chain.len());
+        self.jobs.remove(&index);
+        self.refuse(
+            p,
+            format!(
+                "its reference was given up: {draws} draws a chain and the warmup before them took {:.3e} FGE, of {cap:.3e} \
+                 in its budget; raise execution.budget.hmc_fge",
+                partial.fge
+            ),
+        );
+        false
     }
 
     /// A problem has its reference: its studies begin or go on.
@@ -95,7 +163,7 @@ impl Conductor<'_> {
             spec => Hash::of(canonical_json(spec).as_bytes()).short(12).into(),
         };
         let attributes = Map::from_iter([
-            ("problem".to_owned(), json!(plan.targets[self.studies[s].problem].label)),
+            ("problem".to_owned(), json!(self.tune.problems[self.studies[s].problem].label)),
             ("target_id".to_owned(), json!(reference.target_id)),
             ("method".to_owned(), json!(method.method)),
             (BASE.to_owned(), base.clone()),
@@ -150,7 +218,7 @@ impl Conductor<'_> {
         state.keeps_budget = began_with.is_some_and(|began| Some(&began) != asked);
         state.reproducible = journal.attribute(REPRODUCIBLE) != Some(&Value::Bool(false));
         (state.journal, state.study, state.guard) = (Some(journal), Some(study), Some(guard));
-        Ok(())
+        self.mend_files(plan, s)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Trials: asked for as runs, looked at on their way, and what they came to.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -13,14 +14,15 @@ use crate::sweep::{Partial, Plan, PlannedRun, SweepError};
 use crate::trace::Trace;
 use crate::tune::objective::{Estimate, Measured, ObjectiveError, names, values};
 use crate::tune::pruner::{Rule, Step};
+use crate::tune::space::Params;
 use crate::tune::steps::{Ladder, Yardstick, draws, is_a_guess};
-use crate::tune::study::{End, Outcome, Proposal, Study};
+use crate::tune::study::{End, Outcome, Study};
 use crate::tune::trial::{TrialError, TrialRun, way};
 
 /// A trial may take so many times the seconds of its budget.
-const LATE: f64 = 3.0;
+pub(super) const LATE: f64 = 3.0;
 /// A trial may take so many times the work of its budget: how long a trajectory is is up to chance.
-const OVER: f64 = 1.1;
+pub(super) const OVER: f64 = 1.1;
 
 /// A trial under way.
 #[derive(Clone, Debug)]
@@ -63,23 +65,18 @@ impl Conductor<'_> {
         found: &mut Vec<(Job, PlannedRun)>,
     ) -> Result<(), SweepError> {
         while let Some(proposal) = self.studies[s].study.as_mut().and_then(Study::ask) {
-            let state = &self.studies[s];
-            let posterior = &self.tune.problems[state.problem].posterior;
-            let trial = self.method(plan, state).run(&proposal.params, &format!("trial {}", proposal.number));
-            let run = trial.and_then(|trial| {
-                let run = plan.run_on(state.problem, &trial.sampler, posterior);
-                Ok((trial, run.map_err(|e| TrialError::Settings(e.to_string()))?))
-            });
-            match run {
+            match self.planned(plan, s, proposal.number, &proposal.params) {
                 Ok((trial, mut run)) => {
+                    let state = &self.studies[s];
                     let ladder = Ladder::of(&self.spec.pruner, draws(&trial.sampler.algo));
                     run.gates = ladder.draws();
                     if run.gates.is_empty() && state.cap.is_some() && is_a_guess(&trial.sampler.algo) {
                         run.gates = Ladder::halvings(draws(&trial.sampler.algo)).draws();
                     }
                     run.most_seconds = state.trial_sec.map(|seconds| LATE * seconds);
-                    self.write_manifest(plan, s, &proposal, &trial, &run)?;
                     let (number, rule) = (proposal.number, proposal.rule);
+                    let named = (number, proposal.id.as_str(), &proposal.params);
+                    self.write_manifest(plan, s, named, (&trial, &run))?;
                     found.push((Job::Trial(s, Box::new(OpenTrial { number, trial, rule, ladder })), run));
                 }
                 Err(error) => {
@@ -95,16 +92,58 @@ impl Conductor<'_> {
         let state = &self.studies[s];
         if state.study.as_ref().is_some_and(Study::is_done) && !state.fresh_asked {
             if let Some(winner) = state.winner() {
-                let posterior = &self.tune.problems[state.problem].posterior;
+                let problem = &self.tune.problems[state.problem];
                 for k in 0..FRESH_RUNS {
                     let what = format!("fresh {k} of {}", winner.id);
                     let run = self.method(plan, state).run(&winner.params, &what).map_err(|why| {
                         SweepError::Proposer { why: format!("{}: {why}", state.name), usage: false }
                     })?;
-                    found.push((Job::Fresh(s, k), plan.run_on(state.problem, &run.sampler, posterior)?));
+                    let run = plan.run_on(problem.target, &run.sampler, &problem.posterior)?;
+                    found.push((Job::Fresh(s, k), run));
                 }
             }
             self.studies[s].fresh_asked = true;
+        }
+        Ok(())
+    }
+
+    /// A trial as a run.
+    fn planned(
+        &self,
+        plan: &Plan,
+        s: usize,
+        number: usize,
+        params: &Params,
+    ) -> Result<(TrialRun, PlannedRun), TrialError> {
+        let state = &self.studies[s];
+        let problem = &self.tune.problems[state.problem];
+        let trial = self.method(plan, state).run(params, &format!("trial {number}"))?;
+        let run = plan.run_on(problem.target, &trial.sampler, &problem.posterior);
+        Ok((trial, run.map_err(|e| TrialError::Settings(e.to_string()))?))
+    }
+
+    /// Writes what is missing or damaged of the files of a study's settled trials; how long they took is lost with
+    /// them.
+    pub(super) fn mend_files(&self, plan: &Plan, s: usize) -> Result<(), SweepError> {
+        let Some(study) = &self.studies[s].study else { return Ok(()) };
+        for trial in &study.trials()[..study.settled()] {
+            let Some(outcome) = trial.outcome.as_ref().filter(|_| trial.twin.is_none()) else { continue };
+            let dir = self.dir(s).join(&trial.id);
+            let is_lost = |name: &str| {
+                let bytes = self.store.read_file(&dir.join(name))?;
+                Ok::<_, SweepError>(
+                    bytes.is_none_or(|bytes| serde_json::from_slice::<Value>(&bytes).is_err()),
+                )
+            };
+            if is_lost("metrics.json")? {
+                self.write_metrics(s, &trial.id, outcome, None)?;
+            }
+            // One that no settings could be made of has none.
+            if is_lost("manifest.json")?
+                && let Ok((of, run)) = self.planned(plan, s, trial.number, &trial.params)
+            {
+                self.write_manifest(plan, s, (trial.number, &trial.id, &trial.params), (&of, &run))?;
+            }
         }
         Ok(())
     }
@@ -113,19 +152,18 @@ impl Conductor<'_> {
         &self,
         plan: &Plan,
         s: usize,
-        proposal: &Proposal,
-        trial: &TrialRun,
-        run: &PlannedRun,
+        (number, id, params): (usize, &str, &Params),
+        (trial, run): (&TrialRun, &PlannedRun),
     ) -> Result<(), SweepError> {
         let state = &self.studies[s];
         let manifest = json!({
-            "trial_id": proposal.id, "study": state.name, "number": proposal.number,
+            "trial_id": id, "study": state.name, "number": number,
             "problem": self.problems[state.problem].name, "target_id": plan.targets[run.target].id.to_string(),
-            "target": plan.targets[run.target].label, "method": self.tune.methods[state.method].method,
-            "params": proposal.params, "cut": trial.cut, "sampler": trial.sampler, "run_id": run.id.to_string(),
+            "target": self.tune.problems[state.problem].label, "method": self.tune.methods[state.method].method,
+            "params": params, "cut": trial.cut, "sampler": trial.sampler, "run_id": run.id.to_string(),
             "expected_fge": trial.expected_fge, "trial_fge": state.cap,
         });
-        self.write_json(s, &proposal.id, "manifest.json", &manifest)
+        self.write_json(s, id, "manifest.json", &manifest)
     }
 
     pub(super) fn write_metrics(
@@ -154,11 +192,15 @@ impl Conductor<'_> {
     }
 
     fn write_json(&self, s: usize, id: &str, name: &str, value: &Value) -> Result<(), SweepError> {
-        let state = &self.studies[s];
-        let dir = trials_dir(&self.problems[state.problem].name, &self.tune.methods[state.method].method);
         let mut bytes = serde_json::to_vec_pretty(value)?;
         bytes.push(b'\n');
-        Ok(self.store.write_file(&dir.join(id).join(name), &bytes)?)
+        Ok(self.store.write_file(&self.dir(s).join(id).join(name), &bytes)?)
+    }
+
+    /// Where a study's trials lie.
+    fn dir(&self, s: usize) -> PathBuf {
+        let state = &self.studies[s];
+        trials_dir(&self.problems[state.problem].name, &self.tune.methods[state.method].method)
     }
 
     /// What a trial's run is worth.
@@ -204,11 +246,14 @@ impl Conductor<'_> {
         if let Some(llc) = trace.as_ref().and_then(|trace| trace.column("llc")) {
             let (seen, stops) = self.steps(plan, s, open, usize::MAX - 1, &llc);
             if stops {
-                // The store had the run whole, from elsewhere: it is worth what it would have been.
+                // The store had the run whole, from elsewhere: it is worth what it would have been. A control chain
+                // follows the last gate.
                 let draws = open.ladder.gates[seen.len() - 1].1;
                 let first: Vec<&[f64]> = llc.iter().map(|chain| &chain[..draws]).collect();
                 let share = draws as f64 / llc[0].len() as f64;
-                let fge = analysis.fge_warmup + analysis.fge_sampling * share;
+                let target = &plan.targets[self.tune.problems[self.studies[s].problem].target];
+                let control = target.expected_fge(&open.trial.sampler).control;
+                let fge = analysis.fge_warmup - control + analysis.fge_sampling * share;
                 return Ok(self.pruned(s, open, &analysis.run_id, seen, &first, fge));
             }
             steps = seen;
@@ -293,7 +338,7 @@ impl Conductor<'_> {
         let (Some(reference), Some(draws)) = (state.reference, draws(&open.trial.sampler.algo)) else {
             return (Vec::new(), false);
         };
-        let work = plan.targets[state.problem].expected_fge(&open.trial.sampler);
+        let work = plan.targets[self.tune.problems[state.problem].target].expected_fge(&open.trial.sampler);
         // A run's record counts its control chain as warmup.
         let before = work.warmup + work.control;
         let work = (before, work.total - before);
@@ -327,11 +372,10 @@ impl Conductor<'_> {
         &mut self,
         plan: &Plan,
         index: usize,
+        (s, open): (usize, &OpenTrial),
         partial: &Partial<'_>,
     ) -> Result<bool, SweepError> {
-        let Some(Job::Trial(s, open)) = self.jobs.get(&index) else { return Ok(true) };
-        let (s, open) = (*s, open.clone());
-        if let Some(reason) = self.over_budget(s, &open, partial.fge) {
+        if let Some(reason) = self.over_budget(s, open, partial.fge) {
             let run_id = plan.runs[index].id.to_string();
             let mut notes = open.notes(&run_id);
             notes.insert("fge".to_owned(), json!(partial.fge));
@@ -342,12 +386,12 @@ impl Conductor<'_> {
         if open.ladder.gates.is_empty() {
             return Ok(true);
         }
-        let (steps, stops) = self.steps(plan, s, &open, partial.gate, &partial.llc);
+        let (steps, stops) = self.steps(plan, s, open, partial.gate, &partial.llc);
         if !stops {
             return Ok(true);
         }
         let run_id = plan.runs[index].id.to_string();
-        let outcome = self.pruned(s, &open, &run_id, steps, &partial.llc, partial.fge);
+        let outcome = self.pruned(s, open, &run_id, steps, &partial.llc, partial.fge);
         self.jobs.remove(&index);
         self.settle(s, open.number, outcome, Some(partial.seconds))?;
         Ok(false)
