@@ -11,6 +11,7 @@ interpreter that runs worker.py.
 import datetime
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -181,7 +182,8 @@ def main():
         say()
         say(f"four samplers on one small target, everything from cold, 2 workers: {spelled(sweep(program))}")
     if not words:
-        name = processor().lower().replace(" ", "-")
+        # As names of files go: letters and digits, without the marks "(R)" and "(TM)".
+        name = "-".join(re.findall(r"[a-z0-9]+", re.sub(r"\((r|tm)\)", "", processor().lower())))
         path = HERE.parent / "results" / f"{datetime.date.today()}-compare-{name}.txt"
         path.write_text("\n".join(lines) + "\n")
         print(f"\nwritten to {path}")
