@@ -81,7 +81,7 @@ fn an_id_is_the_hash_of_canonical_json() {
     let text = |kind, chains, draws| {
         format!(
             "{{\"format\":1,\"posterior\":{{\"beta0\":1e0,\"beta_mode\":\"1_over_log_n\",\"gamma\":1e0,\"prior_radius\":null}},\
-             \"revision\":1,\"sampler\":{{\"algo\":{{\"hmc\":{{{draws}\"num_integration_steps\":10,\"step_size\":1e-2,\
+             \"revision\":2,\"sampler\":{{\"algo\":{{\"hmc\":{{{draws}\"num_integration_steps\":10,\"step_size\":1e-2,\
              \"target_acceptance\":9e-1,\"warmup\":200}}}},{chains}\"dtype\":\"f64\",\"seed\":12345}},\"target\":\"{target}\",\"type\":\"{kind}\"}}"
         )
     };

@@ -8,6 +8,7 @@ mod specs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lambda_hat::config::{Algo, Dtype, Hmc, Mala, Mclmc, Nuts, Precond, SamplerSpec, Sghmc, Sgld, Sgnht};
+use lambda_hat::device::Element;
 use lambda_hat::num::Real;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
 use lambda_hat::resume::Desk;
@@ -28,7 +29,7 @@ fn estimate(
     estimate_at(spec, potential, &centre, (nbeta, gamma), id, role)
 }
 
-fn estimate_at<T: Real>(
+fn estimate_at<T: Element>(
     spec: &SamplerSpec,
     potential: &dyn Potential<T>,
     centre: &[T],
@@ -304,7 +305,7 @@ fn unadjusted_mclmc_is_near_the_truth_in_many_dimensions() {
 /// One mode: llc is ½nβh·w², so that its mean tells the stationary variance.
 #[test]
 fn sgld_has_the_stationary_variance_of_minibatch_noise() {
-    fn check<T: Real>(spread: f64, quarter: f64) -> Result<(), String> {
+    fn check<T: Element>(spread: f64, quarter: f64) -> Result<(), String> {
         let (h, nbeta, gamma, batch) = (2.0, 200.0, 5.0, 8);
         let a = nbeta * h + gamma;
         let step = 4.0 * quarter / a;

@@ -12,7 +12,6 @@ use lambda_hat::config::{
 };
 use lambda_hat::device::Element;
 use lambda_hat::diagnostics::adjust;
-use lambda_hat::num::Real;
 use lambda_hat::num::rng::{Key, Purpose, fill_normal};
 use lambda_hat::resume::Desk;
 use lambda_hat::sampler::{
@@ -32,7 +31,7 @@ struct Run {
     fge: f64,
 }
 
-fn start<T: Real>(settings: &Vi, posterior: &Posterior<'_, T>, chains: u32) -> Result<Run, SamplerError> {
+fn start<T: Element>(settings: &Vi, posterior: &Posterior<'_, T>, chains: u32) -> Result<Run, SamplerError> {
     let id = [17; 32];
     let adapted = settings.warmup(posterior, id, &mut Desk::unwatched())?;
     let kernel: ViKernel = settings.kernel(posterior, &adapted, Role::Main);

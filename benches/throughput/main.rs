@@ -42,7 +42,7 @@ const PARTS: [Part; 8] = [
         &["sgld base f64", "sgld base f32", "sgld small f64", "sgld small f32"],
     ),
     ("Training, Adam on all rows", &["training base f64", "training small f64"]),
-    ("The program", &["startup", "quickstart 1", "quickstart 2", "memory"]),
+    ("The program", &["startup", "quickstart 1", "quickstart 2", "memory", "slots"]),
 ];
 
 fn main() -> ExitCode {
@@ -101,6 +101,7 @@ fn row(words: &[String]) -> Result<(), String> {
         ["startup"] => program::startup(),
         ["quickstart", workers] => program::quickstart(workers),
         ["memory"] => program::memory(),
+        ["slots"] => program::slots(),
         _ => {
             let rows: Vec<&str> = PARTS.iter().flat_map(|(_, rows)| rows.iter().copied()).collect();
             Err(format!("'{}' is no row: expected one of {}", words.join(" "), rows.join(", ")))

@@ -1,6 +1,6 @@
 //! Medians over rounds, peak memory, and the lines of the table.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lambda_hat::device::{Arith, Element, fma_peak};
 
@@ -8,6 +8,9 @@ use lambda_hat::device::{Arith, Element, fma_peak};
 const ROUNDS: usize = 11;
 /// Least seconds of a round.
 const ROUND: f64 = 0.1;
+
+/// How long registers alone are at work for one measurement of them.
+const SPIN: Duration = Duration::from_millis(700);
 
 /// What one call did.
 pub struct Work {
@@ -55,6 +58,23 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Measurements of the peak a second, by so many threads together.
+pub fn spins(threads: usize) -> f64 {
+    let spin = || {
+        let start = Instant::now();
+        let mut done = 0;
+        while start.elapsed() < SPIN {
+            fma_peak::<f64>(Arith::current(), 1);
+            done += 1;
+        }
+        f64::from(done) / start.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(spin)).collect();
+        running.into_iter().map(|thread| thread.join().unwrap_or(0.0)).sum()
+    })
+}
+
 /// Peak resident memory in KiB of a process that still runs (`VmHWM` in proc(5)).
 pub fn peak_memory(process: &str) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
@@ -91,6 +111,11 @@ pub fn print_rate(title: &str, unit: &str, rate: &Rate) {
 
 pub fn print_time(title: &str, seconds: Option<f64>, kib: Option<f64>) {
     line(title, "", &seconds.map_or_else(String::new, time), "", "", &memory(kib));
+}
+
+/// A figure that is neither a rate nor a time.
+pub fn print_figure(title: &str, figure: &str) {
+    line(title, "", figure, "", "", "");
 }
 
 fn line(title: &str, rate: &str, time: &str, gflops: &str, share: &str, memory: &str) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::measure::{median, peak_memory, print_time};
+use super::measure::{median, peak_memory, print_figure, print_time, spins};
 
 const QUADRATIC: &str = "experiment: startup
 targets: [{ problem: quadratic, eigenvalues: [1], n_data: 100 }]
@@ -21,6 +21,15 @@ samplers:
   - { name: hmc, overrides: { draws: 4, warmup: 0, num_integration_steps: 1 } }
   - { name: sgld, overrides: { steps: 200, warmup: 50, eval_every: 50, precond: rmsprop, step_size: 1e-6 } }
 ";
+
+/// Chains of one length on a target that is built before; each round draws anew from `SEED` on.
+const BALANCED: &str = "experiment: slots
+targets: [{ model: base, data: base, teacher: _null, seed: 43, overrides: { training: { steps: 10 } } }]
+samplers:
+  - { name: sgld, seed: SEED, overrides: { chains: 8, steps: STEPS, warmup: 100, eval_every: 100, precond: rmsprop, step_size: 1e-6 } }
+";
+/// Rounds that the gain of a second slot is the median of; odd.
+const ROUNDS: usize = 7;
 
 /// From the start of the process to the first unit on its way: until the line that says so.
 pub fn startup() -> Result<(), String> {
@@ -56,6 +65,33 @@ pub fn quickstart(workers: &str) -> Result<(), String> {
     })?;
     let title = format!("quickstart.yaml cold, {workers} worker{}", if workers == "1" { "" } else { "s" });
     print_time(&title, Some(seconds), kib);
+    Ok(())
+}
+
+/// What a second slot gains, over what a second thread gains on registers alone, in rounds that alternate.
+pub fn slots() -> Result<(), String> {
+    let root = fresh_root()?;
+    let mut seed = 0;
+    let mut sweep = |workers: &str, steps: u32| {
+        seed += 1;
+        let file = root.path().join("slots.yaml");
+        let text = BALANCED.replace("SEED", &seed.to_string()).replace("STEPS", &steps.to_string());
+        std::fs::write(&file, text).map_err(|e| e.to_string())?;
+        let start = Instant::now();
+        finish(launch(root.path(), &file, &["--workers", workers], Stdio::null())?, start).map(|f| f.0)
+    };
+    sweep("2", 200)?;
+    let (mut ours, mut registers) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (one_thread, one) = (spins(1), sweep("1", 1600)?);
+        let (two_threads, two) = (spins(2), sweep("2", 1600)?);
+        ours.push(one / two);
+        registers.push(two_threads / one_thread);
+    }
+    let (ours, registers) = (median(ours), median(registers));
+    print_figure("2 worker slots over 1, SGLD base f64", &format!("{ours:.2} ×"));
+    print_figure("  2 threads over 1, registers alone", &format!("{registers:.2} ×"));
+    print_figure("  ratio", &format!("{:.3}", ours / registers));
     Ok(())
 }
 

@@ -66,7 +66,7 @@ impl Algo {
             | Algo::Sgld(_)
             | Algo::Sghmc(_)
             | Algo::Sgnht(_)
-            | Algo::Vi(_) => 1,
+            | Algo::Vi(_) => 2,
         }
     }
 

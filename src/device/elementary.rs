@@ -1,4 +1,4 @@
-//! tanh, GELU, exp and ln(1 + x) for loops over many numbers.
+//! tanh, GELU, exp, logarithms, sine and cosine for loops over many numbers.
 //!
 //! No branches, no tables, no calls: under [`Arith::run`](crate::device::Arith::run) a loop over a slice
 //! compiles to vector instructions, and since every step is one rounded operation or a move of bits, all
@@ -18,6 +18,10 @@ pub trait Elementary: Copy {
     fn tanh_lane(self) -> Self;
     /// ln(1 + x) for x ≥ 0, ∞ included, within 2 ulp.
     fn ln_1p_lane(self) -> Self;
+    /// ln x for normal x below 2¹⁰²² (`f64`) or 2¹²⁶ (`f32`), within 2 ulp.
+    fn ln_lane(self) -> Self;
+    /// sin x within 1 ulp and cos x within 1.5 for |x| ≤ π/4: x² is rounded (¼), 1 − x²/2 (½) and the sum (½).
+    fn sin_cos_lane(self) -> (Self, Self);
     /// x Φ(x) within 16 ulp, and its derivative Φ(x) + x φ(x) within 2 ulp of 1 (Hendrycks & Gimpel 2016,
     /// eq. 1). Where x > −2 the roundings of t, of the last step of P and of 1 − Φ(−u) add up to 8 ulp at most.
     /// Below −37.5 (`f32`: −13) Φ(x) and φ(x) are taken for 0; NaN for −∞.
@@ -55,6 +59,32 @@ const LN_F64: [f64; 7] = [
 
 /// The same for `f32`.
 const LN_F32: [f32; 4] = [0.6666667, 0.40000123, 0.2855078, 0.23331614];
+
+/// (sin x − x)/x³ by powers of x², for |x| ≤ π/4.
+const SIN_F64: [f64; 6] = [
+    -0.16666666666666666,
+    0.008333333333330948,
+    -0.00019841269836758574,
+    2.755731610255244e-06,
+    -2.5051131845003624e-08,
+    1.5918129294866608e-10,
+];
+
+/// The same for `f32`.
+const SIN_F32: [f32; 3] = [-0.16666665, 0.008332748, -1.9587891e-04];
+
+/// (cos x − 1 + x²/2)/x⁴ by powers of x², for |x| ≤ π/4.
+const COS_F64: [f64; 6] = [
+    0.041666666666666664,
+    -0.0013888888888887398,
+    2.480158729876569e-05,
+    -2.7557317271729793e-07,
+    2.08761462684032e-09,
+    -1.1382632425521717e-11,
+];
+
+/// The same for `f32`.
+const COS_F32: [f32; 3] = [0.041666664, -0.0013888303, 2.4547942e-05];
 
 /// P, by powers of t, up to u = 37.5.
 const TAIL_F64: [f64; 24] = [
@@ -113,7 +143,7 @@ macro_rules! elementary {
         $t:ident, $bits:ident, mantissa $mantissa:literal, bias $bias:literal,
         magic $magic:literal, ln2 $ln2_high:literal + $ln2_low:literal,
         saturated $saturated:literal, gone $gone:literal, density $density:literal,
-        $reduced:ident, $expm1:ident, $ln:ident, $tail:ident
+        $reduced:ident, $expm1:ident, $log:ident, $ln:ident, $sin:ident, $cos:ident, $tail:ident
     ) => {
         /// (2ⁿ, eʳ − 1) with x = n·ln 2 + r.
         #[inline(always)]
@@ -124,6 +154,15 @@ macro_rules! elementary {
             let power = $t::from_bits(shifted.to_bits().wrapping_add($bias) << $mantissa);
             let r = n.mul_add(-$ln2_low, n.mul_add(-$ln2_high, x));
             (power, (r * r).mul_add(polynomial!(r, $expm1), r))
+        }
+
+        /// k·ln 2 + ln(1 + f) for 1 + f within √½ and √2.
+        #[inline(always)]
+        fn $log(k: $t, f: $t) -> $t {
+            let s = f / (2.0 + f);
+            let half = 0.5 * f * f;
+            let curved = s * (s * s).mul_add(polynomial!(s * s, $ln), half);
+            k.mul_add($ln2_high, f - (half - k.mul_add($ln2_low, curved)))
         }
 
         impl Elementary for $t {
@@ -152,11 +191,27 @@ macro_rules! elementary {
                 let second = $t::from_bits(($bias as $bits).wrapping_sub(k - (k >> 1)) << $mantissa);
                 let f = (self * first).mul_add(second, first * second - 1.0);
                 let k = $t::from_bits(($magic as $t).to_bits().wrapping_add(k)) - $magic;
-                let s = f / (2.0 + f);
-                let half = 0.5 * f * f;
-                let curved = s * (s * s).mul_add(polynomial!(s * s, $ln), half);
-                let log = k.mul_add($ln2_high, f - (half - k.mul_add($ln2_low, curved)));
+                let log = $log(k, f);
                 if self <= $t::MAX { log } else { self }
+            }
+
+            #[inline(always)]
+            fn ln_lane(self) -> Self {
+                // x is 2ᵏ(1 + f); k with the bias added is no negative number.
+                let least = std::$t::consts::FRAC_1_SQRT_2.to_bits() - (($bias as $bits) << $mantissa);
+                let k = self.to_bits().wrapping_sub(least) >> $mantissa;
+                let f = self * $t::from_bits((2 * ($bias as $bits)).wrapping_sub(k) << $mantissa) - 1.0;
+                let k = $t::from_bits(($magic as $t).to_bits().wrapping_add(k)) - ($magic + $bias as $t);
+                $log(k, f)
+            }
+
+            #[inline(always)]
+            fn sin_cos_lane(self) -> (Self, Self) {
+                let square = self * self;
+                let sin = (self * square).mul_add(polynomial!(square, $sin), self);
+                let cos =
+                    (square * square).mul_add(polynomial!(square, $cos), (-0.5 as $t).mul_add(square, 1.0));
+                (sin, cos)
             }
 
             #[inline(always)]
@@ -180,12 +235,12 @@ macro_rules! elementary {
 elementary!(
     f64, u64, mantissa 52, bias 1023, magic 6_755_399_441_055_744.0,
     ln2 0.693_147_180_485_539_1 + 7.440_617_110_012_397e-11, saturated 20.0, gone 37.5, density 0.398_942_280_401_432_7,
-    reduced_f64, EXPM1_F64, LN_F64, TAIL_F64
+    reduced_f64, EXPM1_F64, log_f64, LN_F64, SIN_F64, COS_F64, TAIL_F64
 );
 elementary!(
     f32, u32, mantissa 23, bias 127, magic 12_582_912.0,
     ln2 0.693_115_23 + 3.194_618_5e-5, saturated 10.0, gone 13.0, density 0.398_942_3,
-    reduced_f32, EXPM1_F32, LN_F32, TAIL_F32
+    reduced_f32, EXPM1_F32, log_f32, LN_F32, SIN_F32, COS_F32, TAIL_F32
 );
 
 #[cfg(test)]
@@ -196,13 +251,16 @@ mod tests {
 
     /// `function x value`: bits of f64, the values rounded from 60 digits.
     const TABLE: &str = include_str!("../../tests/data/elementary.txt");
-    const FUNCTIONS: [&str; 5] = ["exp", "tanh", "ln_1p", "gelu", "slope"];
+    const FUNCTIONS: [&str; 8] = ["exp", "tanh", "ln_1p", "ln", "sin", "cos", "gelu", "slope"];
 
     fn of<T: Elementary>(function: &str, x: T) -> T {
         match function {
             "exp" => x.exp_lane(),
             "tanh" => x.tanh_lane(),
             "ln_1p" => x.ln_1p_lane(),
+            "ln" => x.ln_lane(),
+            "sin" => x.sin_cos_lane().0,
+            "cos" => x.sin_cos_lane().1,
             "gelu" => x.gelu_lane().0,
             _ => x.gelu_lane().1,
         }
@@ -211,7 +269,8 @@ mod tests {
     /// Bounds in ulp as the trait states them; the slope's unit is an ulp of 1.
     fn bound(function: &str, x: f64) -> f64 {
         match function {
-            "exp" => 1.0,
+            "exp" | "sin" => 1.0,
+            "cos" => 1.5,
             "tanh" => 3.0,
             "gelu" if x <= -2.0 => 16.0,
             "gelu" => 8.0,
@@ -246,6 +305,9 @@ mod tests {
             "exp" => libm::exp(x),
             "tanh" => libm::tanh(x),
             "ln_1p" => libm::log1p(x),
+            "ln" => libm::log(x),
+            "sin" => libm::sin(x),
+            "cos" => libm::cos(x),
             "gelu" => x * cdf(),
             _ => cdf() + x * 0.398_942_280_401_432_7 * libm::exp(-0.5 * x * x),
         }
@@ -261,6 +323,10 @@ mod tests {
                 ("exp", 0) => 700.0 * u,
                 ("ln_1p", 0) => libm::exp2(500.0 * (u + 1.0)),
                 ("ln_1p", _) => 4.0 * small.abs(),
+                ("ln", 0) => libm::exp2(120.0 * u),
+                ("ln", _) => 1.0 + 0.5 * small,
+                ("sin" | "cos", 0) => std::f64::consts::FRAC_PI_4 * u,
+                ("sin" | "cos", _) => std::f64::consts::FRAC_PI_4 * small,
                 (_, 0) => 6.0 * u,
                 _ => 4.0 * small,
             };
@@ -296,10 +362,12 @@ mod tests {
                 "exp" => (-87.0, 87.0),
                 "tanh" => (-20.0, 20.0),
                 "ln_1p" => (0.0, f32::MAX),
+                "ln" => (0.0, f32::MAX / 4.0),
+                "sin" | "cos" => (-std::f32::consts::FRAC_PI_4, std::f32::consts::FRAC_PI_4),
                 _ => (-13.0, 13.0),
             };
             for (from, sign) in [(high, 1.0f32), (low.abs(), -1.0)] {
-                let mut bits = 1;
+                let mut bits = if function == "ln" { f32::MIN_POSITIVE.to_bits() } else { 1 };
                 while bits <= from.to_bits() {
                     let x = sign * f32::from_bits(bits);
                     let exact = plain(function, f64::from(x));

@@ -6,7 +6,7 @@
 //! register, two, or none, and each operation rounds each lane once: so all implementations give
 //! the same bits.
 
-use super::Elementary;
+use super::Normal;
 use crate::num::Real;
 
 /// 64 bytes of lanes of `T`.
@@ -44,7 +44,7 @@ pub trait Pack<T>: Copy {
 }
 
 /// A number type with its packs, an instruction set each.
-pub trait Element: Real + Elementary {
+pub trait Element: Real + Normal {
     /// Plain arrays.
     type Generic: Pack<Self>;
     /// Two AVX2 registers.

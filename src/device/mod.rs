@@ -11,6 +11,7 @@ mod elementary;
 pub mod gpu;
 mod kernels;
 mod machine;
+mod normal;
 mod peak;
 mod shared;
 
@@ -21,5 +22,6 @@ pub use kernels::{
     matmul, pack_transposed, packed_len, relu,
 };
 pub use machine::{Element, Pack, use_one_blas_thread};
+pub use normal::{Normal, fill_normal};
 pub use peak::fma_peak;
 pub use shared::SharedMemory;

@@ -74,7 +74,8 @@ impl Key {
     }
 }
 
-/// Fills `out` with standard normals.
+/// Fills `out` with standard normals, one after the other (ziggurat); samplers take the faster
+/// `device::fill_normal`, whose numbers are others.
 pub fn fill_normal<T: Real>(rng: &mut ChaCha8Rng, out: &mut [T]) {
     for x in out {
         *x = T::standard_normal(rng);

@@ -13,8 +13,9 @@ use super::leapfrog::{Leapfrog, State};
 use super::posterior::Posterior;
 use super::windowed::{self, Schedule};
 use super::{Adapted, SamplerError};
+use crate::device::Element;
 use crate::num::rng::{Key, Purpose, fill_index, index, uniform};
-use crate::num::{Real, sum_of};
+use crate::num::sum_of;
 use crate::resume::Desk;
 
 /// The pilot: a short HMC run that finds typical points, since at a singular w* the curvature may be
@@ -73,7 +74,7 @@ pub trait StepRule {
     fn langevin_step(&self, step: f64) -> f64;
 }
 
-impl<T: Real> Landscape<T> {
+impl<T: Element> Landscape<T> {
     /// Runs the pilot and measures. `batch` 0 stands for full gradients.
     pub fn survey(
         posterior: &Posterior<'_, T>,
@@ -230,7 +231,7 @@ impl<T: Real> Landscape<T> {
 
 /// Variance of a minibatch gradient along `direction`, its total variance, in units of U, and the
 /// work.
-fn noise<T: Real>(
+fn noise<T: Element>(
     batch: usize,
     posterior: &Posterior<'_, T>,
     w: &[T],

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Posterior, SamplerError};
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::Key;
 use crate::resume::{Desk, Progress};
 use crate::trace::{ChainTrace, Column};
@@ -28,7 +28,7 @@ pub struct Scratch<T> {
     pub potential: Vec<T>,
 }
 
-impl<T: Real> Scratch<T> {
+impl<T: Element> Scratch<T> {
     /// Buffers for a kernel on a posterior.
     pub fn of<K: Kernel<T>>(kernel: &K, posterior: &Posterior<'_, T>) -> Self {
         let extra = kernel.extra(posterior.dim()).into_iter().map(|n| vec![T::ZERO; n]).collect();
@@ -61,7 +61,7 @@ impl<T: Real> Scratch<T> {
 
 /// A Markov kernel: serialisable state plus a step whose random numbers are a pure function of
 /// (key, iteration).
-pub trait Kernel<T: Real> {
+pub trait Kernel<T: Element> {
     /// Everything a restart needs, and no generator.
     type State: Serialize + DeserializeOwned + Clone;
 
@@ -159,7 +159,7 @@ pub struct ChainRun<S> {
 
 impl<S> ChainRun<S> {
     /// A chain at w*.
-    pub fn start<T: Real, K: Kernel<T, State = S>>(
+    pub fn start<T: Element, K: Kernel<T, State = S>>(
         kernel: &K,
         posterior: &Posterior<'_, T>,
         scratch: &mut Scratch<T>,
@@ -174,7 +174,7 @@ impl<S> ChainRun<S> {
     ///
     /// # Errors
     /// Those of the kernel, and where the work was asked to stop.
-    pub fn advance<T: Real, K: Kernel<T, State = S>>(
+    pub fn advance<T: Element, K: Kernel<T, State = S>>(
         &mut self,
         kernel: &K,
         posterior: &Posterior<'_, T>,
@@ -194,7 +194,7 @@ impl<S> ChainRun<S> {
     /// # Errors
     /// As [`advance`](Self::advance).
     #[expect(clippy::too_many_arguments, reason = "one more than `advance`")]
-    pub fn advance_to_draw<T: Real, K: Kernel<T, State = S>>(
+    pub fn advance_to_draw<T: Element, K: Kernel<T, State = S>>(
         &mut self,
         draws: usize,
         kernel: &K,
@@ -217,7 +217,7 @@ impl<S> ChainRun<S> {
     }
 
     /// Runs until `iteration` iterations are done (at most the chain's length).
-    pub fn advance_to<T: Real, K: Kernel<T, State = S>>(
+    pub fn advance_to<T: Element, K: Kernel<T, State = S>>(
         &mut self,
         iteration: u64,
         kernel: &K,
@@ -230,7 +230,7 @@ impl<S> ChainRun<S> {
     }
 
     /// Until `iteration` iterations are done or `draws` draws are kept.
-    fn run_on<T: Real, K: Kernel<T, State = S>>(
+    fn run_on<T: Element, K: Kernel<T, State = S>>(
         &mut self,
         (iteration, draws): (u64, usize),
         kernel: &K,

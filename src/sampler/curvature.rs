@@ -2,8 +2,9 @@
 
 use super::chain::Scratch;
 use super::posterior::Posterior;
-use crate::num::rng::{Key, fill_normal};
-use crate::num::{Real, sum_of};
+use crate::device::{Element, fill_normal};
+use crate::num::rng::Key;
+use crate::num::sum_of;
 
 /// Work of a Hessian-vector product in gradients.
 pub const HVP_COST: f64 = 2.0;
@@ -22,7 +23,7 @@ const JACOBI_SWEEPS: usize = 10;
 
 /// The eigenvalue of nβ∇²L_n at `w` that is largest in size, with its direction (of length 1), by
 /// power iteration from a random start. Returns the work too.
-pub fn largest<T: Real>(
+pub fn largest<T: Element>(
     posterior: &Posterior<'_, T>,
     w: &[T],
     probe: &Key,
@@ -47,7 +48,7 @@ pub fn largest<T: Real>(
 
 /// The trace of nβ∇²L_n at `w`, summed up in few dimensions, in many by Hutchinson's estimate
 /// (1990): the mean of zᵀHz over random signs z. Returns the work too.
-pub fn trace<T: Real>(
+pub fn trace<T: Element>(
     posterior: &Posterior<'_, T>,
     w: &[T],
     probe: &Key,
@@ -87,7 +88,7 @@ pub type Node = (f64, f64);
 /// The spectrum of S·nβ∇²L_n·S at `w`, S the diagonal of `scales`, as nodes with weights of sum 1:
 /// stochastic Lanczos quadrature (Golub & Meurant 1994; Ubaru, Chen & Saad 2017), the mean over random
 /// signs of the Gauss rule that a few Lanczos steps give. Returns the work too.
-pub fn spectrum<T: Real>(
+pub fn spectrum<T: Element>(
     posterior: &Posterior<'_, T>,
     w: &[T],
     scales: &[T],
@@ -165,7 +166,7 @@ fn symmetric_eigen(mut a: Vec<Vec<f64>>, size: usize) -> Vec<(f64, f64)> {
 }
 
 /// Fills `z` with random signs.
-pub fn signs<T: Real>(rng: &mut rand_chacha::ChaCha8Rng, z: &mut [T]) {
+pub fn signs<T: Element>(rng: &mut rand_chacha::ChaCha8Rng, z: &mut [T]) {
     for chunk in z.chunks_mut(64) {
         let mut bits = rand::Rng::next_u64(rng);
         for x in chunk {
@@ -176,7 +177,7 @@ pub fn signs<T: Real>(rng: &mut rand_chacha::ChaCha8Rng, z: &mut [T]) {
 }
 
 /// Scales to length 1 and returns the length before.
-fn normalise<T: Real>(v: &mut [T]) -> f64 {
+fn normalise<T: Element>(v: &mut [T]) -> f64 {
     let length = sum_of(v, v, |x, _| x * x).sqrt();
     if length > 0.0 {
         let scale = T::from_f64(1.0 / length);

@@ -2,7 +2,8 @@
 
 use super::chain::Scratch;
 use super::posterior::Posterior;
-use crate::num::{Real, sum_of};
+use crate::device::Element;
+use crate::num::sum_of;
 
 /// Gradients spent on it.
 pub const GRADIENTS: usize = 60;
@@ -12,7 +13,7 @@ const SHORTER: f64 = 0.25;
 /// The smallest loss that gradient descent from w* finds with steps of Barzilai & Borwein (1988, first
 /// form), shortened where the loss would rise; and the gradients it took. At a w* that is a minimum
 /// this is L(w*), after one gradient.
-pub fn lowest_loss<T: Real>(posterior: &Posterior<'_, T>) -> (f64, f64) {
+pub fn lowest_loss<T: Element>(posterior: &Posterior<'_, T>) -> (f64, f64) {
     let potential = posterior.potential();
     let mut scratch = Scratch::plain(posterior);
     let mut w = posterior.centre().to_vec();

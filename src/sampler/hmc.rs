@@ -10,7 +10,7 @@ use super::posterior::Posterior;
 use super::windowed::{self, Schedule};
 use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Hmc;
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::{Key, Purpose, index, uniform};
 use crate::resume::Desk;
 use crate::trace::Column;
@@ -23,7 +23,7 @@ pub struct HmcKernel<T> {
     iterations: Iterations,
 }
 
-impl<T: Real> HmcKernel<T> {
+impl<T: Element> HmcKernel<T> {
     /// The kernel of one chain; the control chain takes half the step and twice as many of them.
     pub fn new(spec: &Hmc, adapted: &Adapted, role: Role) -> Self {
         let (shrink, steps, draws) = match role {
@@ -35,7 +35,7 @@ impl<T: Real> HmcKernel<T> {
     }
 }
 
-fn transition<T: Real>(
+fn transition<T: Element>(
     leapfrog: &Leapfrog<T>,
     steps: usize,
     posterior: &Posterior<'_, T>,
@@ -51,7 +51,7 @@ fn transition<T: Real>(
     leapfrog.propose(posterior, state, &mut rng, (step, count), threshold, scratch)
 }
 
-impl<T: Real> Kernel<T> for HmcKernel<T> {
+impl<T: Element> Kernel<T> for HmcKernel<T> {
     type State = State<T>;
 
     fn layout(&self) -> Vec<Column> {
@@ -95,7 +95,7 @@ impl<T: Real> Kernel<T> for HmcKernel<T> {
 }
 
 impl Method for Hmc {
-    type Kernel<T: Real> = HmcKernel<T>;
+    type Kernel<T: Element> = HmcKernel<T>;
 
     fn layout(&self) -> Vec<Column> {
         layout()
@@ -119,7 +119,7 @@ impl Method for Hmc {
         }
     }
 
-    fn warmup<T: Real>(
+    fn warmup<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         id: [u8; 32],
@@ -140,7 +140,7 @@ impl Method for Hmc {
         windowed::warmup(schedule, posterior, &key, &mut scratch, desk, walk).map(|(adapted, _)| adapted)
     }
 
-    fn kernel<T: Real>(&self, _: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> HmcKernel<T> {
+    fn kernel<T: Element>(&self, _: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> HmcKernel<T> {
         HmcKernel::new(self, adapted, role)
     }
 }

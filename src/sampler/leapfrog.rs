@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::chain::Scratch;
 use super::posterior::{Energy, Posterior};
 use super::{Adapted, SamplerError};
-use crate::num::rng::fill_normal;
-use crate::num::{Real, sum_of};
+use crate::device::{Element, fill_normal};
+use crate::num::sum_of;
 use crate::trace::{Column, Kind};
 
 /// Energy error beyond which a trajectory has diverged (Stan's value).
@@ -44,7 +44,7 @@ pub struct State<T> {
     pub fge: f64,
 }
 
-impl<T: Real> State<T> {
+impl<T: Element> State<T> {
     /// The state at w*.
     pub fn start(posterior: &Posterior<'_, T>, scratch: &mut Scratch<T>) -> Result<Self, SamplerError> {
         let w = posterior.centre().to_vec();
@@ -69,7 +69,7 @@ pub struct Trajectory {
 
 impl Trajectory {
     /// The draw that it ends in, in the order of [`layout`].
-    pub fn fill<T: Real>(&self, posterior: &Posterior<'_, T>, state: &State<T>, row: &mut [f64]) {
+    pub fn fill<T: Element>(&self, posterior: &Posterior<'_, T>, state: &State<T>, row: &mut [f64]) {
         row.copy_from_slice(&[
             posterior.llc(state.loss),
             state.loss,
@@ -112,7 +112,7 @@ pub struct Leapfrog<T> {
     root_mass: Vec<T>,
 }
 
-impl<T: Real> Leapfrog<T> {
+impl<T: Element> Leapfrog<T> {
     pub fn new(step_size: f64, inverse_mass: &[f64]) -> Self {
         Self {
             step_size,

@@ -11,7 +11,7 @@ use super::posterior::Posterior;
 use super::windowed::{self, Schedule};
 use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Mala;
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::{Key, Purpose, uniform};
 use crate::resume::Desk;
 use crate::trace::Column;
@@ -36,7 +36,7 @@ pub struct State<T> {
     acceptance: f64,
 }
 
-fn transition<T: Real>(
+fn transition<T: Element>(
     leapfrog: &Leapfrog<T>,
     posterior: &Posterior<'_, T>,
     state: &mut leapfrog::State<T>,
@@ -50,7 +50,7 @@ fn transition<T: Real>(
     leapfrog.propose(posterior, state, &mut rng, (step, 1), threshold, scratch)
 }
 
-impl<T: Real> Kernel<T> for MalaKernel<T> {
+impl<T: Element> Kernel<T> for MalaKernel<T> {
     type State = State<T>;
 
     fn layout(&self) -> Vec<Column> {
@@ -97,7 +97,7 @@ impl<T: Real> Kernel<T> for MalaKernel<T> {
 }
 
 impl Method for Mala {
-    type Kernel<T: Real> = MalaKernel<T>;
+    type Kernel<T: Element> = MalaKernel<T>;
 
     fn layout(&self) -> Vec<Column> {
         layout()
@@ -120,7 +120,7 @@ impl Method for Mala {
         }
     }
 
-    fn warmup<T: Real>(
+    fn warmup<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         id: [u8; 32],
@@ -148,7 +148,7 @@ impl Method for Mala {
     }
 
     /// The control chain takes half the step √ε and twice as many steps a draw.
-    fn kernel<T: Real>(&self, _: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> MalaKernel<T> {
+    fn kernel<T: Element>(&self, _: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> MalaKernel<T> {
         let (shrink, thin, draws) = match role {
             Role::Main => (1.0, self.thin, self.draws),
             Role::Control => (0.5, 2 * self.thin, control_draws(self.draws)),

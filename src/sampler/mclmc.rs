@@ -24,7 +24,7 @@ use super::microcanonical::{
 use super::posterior::{Energy, Posterior};
 use super::{Adapted, Method, Role, SamplerError, Work, leapfrog};
 use crate::config::{Integrator, Mclmc};
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::{Key, Purpose, index, uniform};
 use crate::resume::Desk;
 use crate::trace::{Column, Kind};
@@ -71,7 +71,7 @@ pub struct State<T> {
     diverged: bool,
 }
 
-impl<T: Real> Walk<T> {
+impl<T: Element> Walk<T> {
     /// One unadjusted step with its refreshment. A step that ends in no number, or far off the energy,
     /// is taken back and the direction drawn anew; returns the energy error.
     fn unadjusted(
@@ -161,7 +161,10 @@ impl<T: Real> Walk<T> {
     }
 }
 
-fn start<T: Real>(posterior: &Posterior<'_, T>, scratch: &mut Scratch<T>) -> Result<State<T>, SamplerError> {
+fn start<T: Element>(
+    posterior: &Posterior<'_, T>,
+    scratch: &mut Scratch<T>,
+) -> Result<State<T>, SamplerError> {
     if posterior.dim() < 2 {
         return Err(SamplerError::Dimension { sampler: "mclmc", dim: posterior.dim() });
     }
@@ -179,7 +182,7 @@ fn start<T: Real>(posterior: &Posterior<'_, T>, scratch: &mut Scratch<T>) -> Res
     })
 }
 
-impl<T: Real> Kernel<T> for MclmcKernel<T> {
+impl<T: Element> Kernel<T> for MclmcKernel<T> {
     type State = State<T>;
 
     fn layout(&self) -> Vec<Column> {
@@ -272,7 +275,7 @@ impl Mclmc {
 }
 
 impl Method for Mclmc {
-    type Kernel<T: Real> = MclmcKernel<T>;
+    type Kernel<T: Element> = MclmcKernel<T>;
 
     fn layout(&self) -> Vec<Column> {
         layout()
@@ -299,7 +302,7 @@ impl Method for Mclmc {
         }
     }
 
-    fn warmup<T: Real>(
+    fn warmup<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         id: [u8; 32],
@@ -338,7 +341,12 @@ impl Method for Mclmc {
     }
 
     /// The control chain takes half the step.
-    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> MclmcKernel<T> {
+    fn kernel<T: Element>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        adapted: &Adapted,
+        role: Role,
+    ) -> MclmcKernel<T> {
         let adjusted = self.is_adjusted(posterior.dim());
         let (shrink, draws) = match role {
             Role::Main => (1.0, self.draws),

@@ -8,8 +8,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::posterior::{Energy, Posterior};
 use crate::config::Integrator;
-use crate::num::rng::fill_normal;
-use crate::num::{Real, sum_of};
+use crate::device::{Element, fill_normal};
+use crate::num::sum_of;
 
 /// Kicks at the ends of a two-stage step of least error (McLachlan 1995, table 2; also Takaishi & de
 /// Forcrand 2006, eq. 20, from whom the digits are).
@@ -107,7 +107,7 @@ pub struct Walker<'s, T> {
 
 /// One step of length `step`; returns the error of the energy, ΔK + ΔU, NaN or infinite where the
 /// numbers are.
-pub fn step<T: Real>(
+pub fn step<T: Element>(
     posterior: &Posterior<'_, T>,
     walker: &mut Walker<'_, T>,
     scales: &[T],
@@ -137,7 +137,7 @@ pub fn step<T: Real>(
 
 /// Turns `u` toward −σ∇U for a path of length `length`, exactly; returns the change of kinetic energy,
 /// (d − 1)·ln of what the momentum's length would have grown by.
-fn turn<T: Real>(u: &mut [T], grad: &[T], scales: &[T], length: f64) -> f64 {
+fn turn<T: Element>(u: &mut [T], grad: &[T], scales: &[T], length: f64) -> f64 {
     let mut square = 0.0;
     let mut along = 0.0;
     for ((&u, &g), &s) in u.iter().zip(grad).zip(scales) {
@@ -168,7 +168,7 @@ fn turn<T: Real>(u: &mut [T], grad: &[T], scales: &[T], length: f64) -> f64 {
 }
 
 /// A direction uniform on the sphere.
-pub fn draw_direction<T: Real>(rng: &mut ChaCha8Rng, u: &mut [T]) {
+pub fn draw_direction<T: Element>(rng: &mut ChaCha8Rng, u: &mut [T]) {
     fill_normal(rng, u);
     normalise(u);
 }
@@ -178,7 +178,7 @@ const FORGOTTEN: f64 = 30.0;
 
 /// Forgets part of the direction: u ← (u + νz)/‖·‖ with ν² = (e^(2ε/L) − 1)/d, so that over a path of
 /// length L a factor e⁻¹ of it is left (Robnik & Seljak 2023, "Fluctuation without dissipation").
-pub fn refresh<T: Real>(rng: &mut ChaCha8Rng, u: &mut [T], noise: &mut [T], step: f64, length: f64) {
+pub fn refresh<T: Element>(rng: &mut ChaCha8Rng, u: &mut [T], noise: &mut [T], step: f64, length: f64) {
     if step > FORGOTTEN * length {
         draw_direction(rng, u);
         return;
@@ -189,7 +189,7 @@ pub fn refresh<T: Real>(rng: &mut ChaCha8Rng, u: &mut [T], noise: &mut [T], step
     normalise(u);
 }
 
-fn normalise<T: Real>(u: &mut [T]) {
+fn normalise<T: Element>(u: &mut [T]) {
     let shrink = T::from_f64(1.0 / sum_of(u, u, |x, _| x * x).sqrt());
     u.iter_mut().for_each(|u| *u *= shrink);
 }

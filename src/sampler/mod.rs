@@ -34,8 +34,8 @@ pub use posterior::{Energy, Posterior};
 pub use vi::{Curve, Hessian, Lift, ViKernel, curves as vi_curves};
 
 use crate::config::{Algo, SamplerSpec};
+use crate::device::Element;
 use crate::device::gpu::DeviceError;
-use crate::num::Real;
 use crate::num::rng::{Key, Purpose};
 use crate::resume::{Desk, Interruption};
 use crate::target::DeviceNetworkError;
@@ -44,7 +44,7 @@ use crate::trace::{ChainTrace, Column};
 /// A sampler as a sweep knows it; implemented by its settings.
 pub trait Method {
     /// What runs one chain.
-    type Kernel<T: Real>: Kernel<T>;
+    type Kernel<T: Element>: Kernel<T>;
 
     /// Columns of the trace.
     fn layout(&self) -> Vec<Column>;
@@ -73,7 +73,7 @@ pub trait Method {
     }
 
     /// Adapts once for all chains of a run; `id` is the run's stream id.
-    fn warmup<T: Real>(
+    fn warmup<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         id: [u8; 32],
@@ -81,8 +81,12 @@ pub trait Method {
     ) -> Result<Adapted, SamplerError>;
 
     /// The kernel of one chain.
-    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role)
-    -> Self::Kernel<T>;
+    fn kernel<T: Element>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        adapted: &Adapted,
+        role: Role,
+    ) -> Self::Kernel<T>;
 }
 
 /// Evaluates an expression on the settings of whichever sampler it is: the one list of them.
@@ -313,7 +317,7 @@ pub fn oversized(spec: &SamplerSpec, dim: usize) -> Option<(&'static str, String
 }
 
 /// Adapts a sampler once for all chains of a run, saving its work at `desk`. `id` is the run's stream id.
-pub fn warmup<T: Real>(
+pub fn warmup<T: Element>(
     spec: &SamplerSpec,
     posterior: &Posterior<'_, T>,
     id: [u8; 32],
@@ -327,7 +331,7 @@ pub fn warmup<T: Real>(
 }
 
 /// Numbers that the trace of a chain will hold.
-pub fn trace_numbers<T: Real>(
+pub fn trace_numbers<T: Element>(
     spec: &SamplerSpec,
     posterior: &Posterior<'_, T>,
     adapted: &Adapted,
@@ -348,7 +352,7 @@ pub fn device_trace_numbers(spec: &SamplerSpec) -> u64 {
 }
 
 /// Runs one chain from w*, or from where `desk` has it, to its end.
-pub fn run_chain<T: Real>(
+pub fn run_chain<T: Element>(
     spec: &SamplerSpec,
     posterior: &Posterior<'_, T>,
     adapted: &Adapted,
@@ -370,7 +374,7 @@ pub fn run_chain<T: Real>(
 ///
 /// # Errors
 /// As [`run_chain`].
-pub fn run_chain_to_pause<T: Real>(
+pub fn run_chain_to_pause<T: Element>(
     spec: &SamplerSpec,
     posterior: &Posterior<'_, T>,
     adapted: &Adapted,
@@ -386,7 +390,7 @@ pub fn run_chain_to_pause<T: Real>(
     with_method!(&spec.algo, m => drive(&m.kernel(posterior, adapted, role), posterior, &key, pauses, desk))
 }
 
-fn drive<T: Real, K: Kernel<T>>(
+fn drive<T: Element, K: Kernel<T>>(
     kernel: &K,
     posterior: &Posterior<'_, T>,
     key: &Key,

@@ -12,7 +12,7 @@ use super::posterior::{Energy, Posterior};
 use super::windowed::{self, Schedule};
 use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Nuts;
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::{Key, Purpose, uniform};
 use crate::resume::Desk;
 use crate::trace::Column;
@@ -50,7 +50,7 @@ struct Proposal<T> {
     total: f64,
 }
 
-impl<T: Real> Proposal<T> {
+impl<T: Element> Proposal<T> {
     fn copy(&mut self, z: &Point<T>, energy: Energy, total: f64) {
         self.w.copy_from_slice(&z.w);
         self.grad.copy_from_slice(&z.grad);
@@ -59,7 +59,7 @@ impl<T: Real> Proposal<T> {
 }
 
 /// What holds for the whole of one trajectory.
-struct Tree<'a, T: Real> {
+struct Tree<'a, T: Element> {
     leapfrog: &'a Leapfrog<T>,
     posterior: &'a Posterior<'a, T>,
     step: f64,
@@ -80,7 +80,7 @@ struct Ends<'b, T> {
     rho: &'b mut [T],
 }
 
-impl<T: Real> Tree<'_, T> {
+impl<T: Element> Tree<'_, T> {
     /// Whether the ends' velocities still point along ρ.
     fn goes_on(&self, begin: &[T], end: &[T], rho: impl Fn(usize) -> f64) -> bool {
         let (mut first, mut last) = (0.0, 0.0);
@@ -160,7 +160,7 @@ fn log_sum(a: f64, b: f64) -> f64 {
 }
 
 /// One draw.
-fn transition<T: Real>(
+fn transition<T: Element>(
     leapfrog: &Leapfrog<T>,
     max_depth: usize,
     posterior: &Posterior<'_, T>,
@@ -258,7 +258,7 @@ fn vectors(depth: usize) -> usize {
     OF_TRAJECTORY + PER_LEVEL * depth
 }
 
-impl<T: Real> Kernel<T> for NutsKernel<T> {
+impl<T: Element> Kernel<T> for NutsKernel<T> {
     type State = State<T>;
 
     fn layout(&self) -> Vec<Column> {
@@ -305,7 +305,7 @@ impl<T: Real> Kernel<T> for NutsKernel<T> {
 }
 
 impl Method for Nuts {
-    type Kernel<T: Real> = NutsKernel<T>;
+    type Kernel<T: Element> = NutsKernel<T>;
 
     fn layout(&self) -> Vec<Column> {
         layout()
@@ -328,7 +328,7 @@ impl Method for Nuts {
         }
     }
 
-    fn warmup<T: Real>(
+    fn warmup<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         id: [u8; 32],
@@ -351,7 +351,7 @@ impl Method for Nuts {
     }
 
     /// The control chain takes half the step, and trees one level deeper.
-    fn kernel<T: Real>(&self, _: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> NutsKernel<T> {
+    fn kernel<T: Element>(&self, _: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> NutsKernel<T> {
         let (shrink, deeper, draws) = match role {
             Role::Main => (1.0, 0, self.draws),
             Role::Control => (0.5, 1, control_draws(self.draws)),

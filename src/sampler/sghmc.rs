@@ -14,8 +14,8 @@ use super::posterior::Posterior;
 use super::stochastic::{self, Lengths, batch_cost, layout};
 use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Sghmc;
-use crate::num::Real;
-use crate::num::rng::{Key, fill_normal};
+use crate::device::{Element, fill_normal};
+use crate::num::rng::Key;
 use crate::resume::Desk;
 use crate::trace::Column;
 
@@ -40,7 +40,7 @@ pub struct State<T> {
     fge: f64,
 }
 
-impl<T: Real> Kernel<T> for SghmcKernel<T> {
+impl<T: Element> Kernel<T> for SghmcKernel<T> {
     type State = State<T>;
 
     fn layout(&self) -> Vec<Column> {
@@ -115,7 +115,7 @@ impl StepRule for Rule {
 }
 
 impl Method for Sghmc {
-    type Kernel<T: Real> = SghmcKernel<T>;
+    type Kernel<T: Element> = SghmcKernel<T>;
 
     fn layout(&self) -> Vec<Column> {
         layout()
@@ -130,7 +130,7 @@ impl Method for Sghmc {
         lengths(self).work(batch_cost(self.batch_size, rows), calibrate::WORK)
     }
 
-    fn warmup<T: Real>(
+    fn warmup<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         id: [u8; 32],
@@ -140,7 +140,12 @@ impl Method for Sghmc {
         landscape.adapt(posterior, self.step_size, &Rule(self.friction), id, desk)
     }
 
-    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> SghmcKernel<T> {
+    fn kernel<T: Element>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        adapted: &Adapted,
+        role: Role,
+    ) -> SghmcKernel<T> {
         let step_size = stochastic::step_of(role, adapted.step_size);
         SghmcKernel {
             spec: self.clone(),

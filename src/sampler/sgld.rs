@@ -30,8 +30,8 @@ use super::posterior::Posterior;
 use super::stochastic::{self, Lengths, batch_cost, layout};
 use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::{Precond, Sgld};
-use crate::num::Real;
-use crate::num::rng::{Key, fill_normal};
+use crate::device::{Arith, Element, fill_normal};
+use crate::num::rng::Key;
 use crate::resume::Desk;
 use crate::trace::Column;
 
@@ -64,7 +64,7 @@ pub struct State<T> {
     pub(super) fge: f64,
 }
 
-impl<T: Real> State<T> {
+impl<T: Element> State<T> {
     /// A chain at w*.
     pub(super) fn at(centre: &[T], spec: &Sgld) -> Self {
         let moments = |needed: bool, value: T| if needed { vec![value; centre.len()] } else { Vec::new() };
@@ -79,7 +79,7 @@ impl<T: Real> State<T> {
     }
 }
 
-impl<T: Real> SgldKernel<T> {
+impl<T: Element> SgldKernel<T> {
     /// The kernel for a posterior, with the step size that the settings give or warmup found.
     pub fn new(spec: &Sgld, step_size: f64, posterior: &Posterior<'_, T>) -> Self {
         let batch = posterior.potential().batch_cost(spec.batch_size);
@@ -97,6 +97,7 @@ impl<T: Real> SgldKernel<T> {
         }
     }
 
+    #[inline(always)]
     fn update(&self, posterior: &Posterior<'_, T>, state: &mut State<T>, scratch: &Scratch<T>, frozen: bool) {
         let centre = posterior.centre();
         let parameters = state.w.iter_mut().zip(centre).zip(&scratch.grad).zip(&scratch.p);
@@ -141,7 +142,7 @@ impl<T: Real> SgldKernel<T> {
     }
 }
 
-impl<T: Real> Kernel<T> for SgldKernel<T> {
+impl<T: Element> Kernel<T> for SgldKernel<T> {
     type State = State<T>;
 
     fn layout(&self) -> Vec<Column> {
@@ -187,7 +188,10 @@ impl<T: Real> Kernel<T> for SgldKernel<T> {
         }
         state.fge += self.step_cost;
         let frozen = self.spec.freeze_precond && iteration >= self.spec.warmup;
-        self.update(posterior, state, scratch, frozen);
+        Arith::current().run(
+            #[inline(always)]
+            || self.update(posterior, state, scratch, frozen),
+        );
         let kept = lengths(&self.spec).keeps(iteration);
         if kept {
             stochastic::fill(posterior, (&state.w, batch_loss, &mut state.fge), at, scratch, row)?;
@@ -223,7 +227,7 @@ impl StepRule for Rule {
 }
 
 impl Method for Sgld {
-    type Kernel<T: Real> = SgldKernel<T>;
+    type Kernel<T: Element> = SgldKernel<T>;
 
     fn layout(&self) -> Vec<Column> {
         layout()
@@ -240,7 +244,7 @@ impl Method for Sgld {
     }
 
     /// Preconditioned chains are left without a prediction of their bias.
-    fn warmup<T: Real>(
+    fn warmup<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         id: [u8; 32],
@@ -253,7 +257,12 @@ impl Method for Sgld {
         landscape.adapt(posterior, self.step_size, &Rule, id, desk)
     }
 
-    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> SgldKernel<T> {
+    fn kernel<T: Element>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        adapted: &Adapted,
+        role: Role,
+    ) -> SgldKernel<T> {
         SgldKernel::new(self, stochastic::step_of(role, adapted.step_size), posterior)
     }
 }

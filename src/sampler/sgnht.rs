@@ -15,8 +15,9 @@ use super::posterior::Posterior;
 use super::stochastic::{self, Lengths, batch_cost, layout};
 use super::{Adapted, Method, Role, SamplerError, Work};
 use crate::config::Sgnht;
-use crate::num::rng::{Key, fill_normal};
-use crate::num::{Real, sum_of};
+use crate::device::{Element, fill_normal};
+use crate::num::rng::Key;
+use crate::num::sum_of;
 use crate::resume::Desk;
 use crate::trace::Column;
 
@@ -47,7 +48,7 @@ pub struct State<T> {
     fge: f64,
 }
 
-impl<T: Real> SgnhtKernel<T> {
+impl<T: Element> SgnhtKernel<T> {
     /// Half a change of the friction.
     fn warm(&self, state: &mut State<T>) {
         let temperature = sum_of(&state.p, &state.p, |p, _| p * p) / state.p.len() as f64;
@@ -63,7 +64,7 @@ impl<T: Real> SgnhtKernel<T> {
     }
 }
 
-impl<T: Real> Kernel<T> for SgnhtKernel<T> {
+impl<T: Element> Kernel<T> for SgnhtKernel<T> {
     type State = State<T>;
 
     fn layout(&self) -> Vec<Column> {
@@ -159,7 +160,7 @@ impl StepRule for Rule {
 }
 
 impl Method for Sgnht {
-    type Kernel<T: Real> = SgnhtKernel<T>;
+    type Kernel<T: Element> = SgnhtKernel<T>;
 
     fn layout(&self) -> Vec<Column> {
         layout()
@@ -174,7 +175,7 @@ impl Method for Sgnht {
         lengths(self).work(batch_cost(self.batch_size, rows), calibrate::WORK)
     }
 
-    fn warmup<T: Real>(
+    fn warmup<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         id: [u8; 32],
@@ -184,7 +185,12 @@ impl Method for Sgnht {
         landscape.adapt(posterior, self.step_size, &Rule(self.friction), id, desk)
     }
 
-    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> SgnhtKernel<T> {
+    fn kernel<T: Element>(
+        &self,
+        posterior: &Posterior<'_, T>,
+        adapted: &Adapted,
+        role: Role,
+    ) -> SgnhtKernel<T> {
         let step_size = stochastic::step_of(role, adapted.step_size);
         SgnhtKernel {
             spec: self.clone(),

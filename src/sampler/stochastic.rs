@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::chain::{Iterations, Scratch};
 use super::posterior::Posterior;
 use super::{Role, SamplerError, Work};
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::fill_index;
 use crate::trace::{Column, Kind};
 
@@ -54,7 +54,7 @@ pub fn batch_cost(batch: usize, rows: usize) -> f64 {
 }
 
 /// Draws the rows of a minibatch into the scratch.
-pub fn draw_rows<T: Real>(posterior: &Posterior<'_, T>, rng: &mut ChaCha8Rng, scratch: &mut Scratch<T>) {
+pub fn draw_rows<T: Element>(posterior: &Posterior<'_, T>, rng: &mut ChaCha8Rng, scratch: &mut Scratch<T>) {
     fill_index(rng, posterior.potential().rows(), &mut scratch.rows);
 }
 
@@ -62,7 +62,7 @@ pub fn draw_rows<T: Real>(posterior: &Posterior<'_, T>, rng: &mut ChaCha8Rng, sc
 ///
 /// # Errors
 /// [`SamplerError::Overflow`] where the loss is not finite.
-pub fn gradient<T: Real>(
+pub fn gradient<T: Element>(
     posterior: &Posterior<'_, T>,
     w: &[T],
     (step, step_size): (u64, f64),
@@ -74,7 +74,7 @@ pub fn gradient<T: Real>(
 }
 
 /// The draw at `w`, in the order of [`layout`]; its work is added to `fge`.
-pub fn fill<T: Real>(
+pub fn fill<T: Element>(
     posterior: &Posterior<'_, T>,
     (w, batch_loss, fge): (&[T], f64, &mut f64),
     (step, step_size): (u64, f64),

@@ -7,7 +7,7 @@ use super::chain::Scratch;
 use super::leapfrog::{Leapfrog, State, Trajectory};
 use super::posterior::Posterior;
 use super::{Adapted, SamplerError};
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::Key;
 use crate::resume::{Desk, Progress};
 
@@ -40,7 +40,7 @@ struct Walk<T> {
 
 /// Adapts step size and metric once for all chains: a stage at `desk`. `transition` is the sampler's
 /// iteration. Returns the points that the schedule asks for, too.
-pub fn warmup<T: Real>(
+pub fn warmup<T: Element>(
     schedule: Schedule,
     posterior: &Posterior<'_, T>,
     key: &Key,
@@ -56,7 +56,7 @@ pub fn warmup<T: Real>(
     desk.stage(|desk| walk(schedule, posterior, key, scratch, desk, transition))
 }
 
-fn walk<T: Real>(
+fn walk<T: Element>(
     schedule: Schedule,
     posterior: &Posterior<'_, T>,
     key: &Key,
@@ -108,7 +108,7 @@ fn walk<T: Real>(
     Ok((Adapted { step_size, inverse_mass: at.metric, fge, ..Adapted::default() }, at.points))
 }
 
-fn begin<T: Real>(
+fn begin<T: Element>(
     schedule: Schedule,
     posterior: &Posterior<'_, T>,
     key: &Key,
@@ -127,7 +127,7 @@ fn begin<T: Real>(
 
 /// A step whose single leapfrog step is accepted with probability near 0.8, by doubling or halving
 /// from the present one (Hoffman & Gelman 2014, algorithm 4).
-fn first_step<T: Real>(
+fn first_step<T: Element>(
     leapfrog: &Leapfrog<T>,
     posterior: &Posterior<'_, T>,
     state: &mut State<T>,

@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{State, Walk, start};
 use crate::config::Mclmc;
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::Key;
 use crate::resume::{Desk, Progress};
 use crate::sampler::SamplerError;
 use crate::sampler::adapt::{DualAveraging, Variances};
 use crate::sampler::chain::Scratch;
-use crate::sampler::leapfrog::has_diverged;
+use crate::sampler::leapfrog::{DIVERGENT, has_diverged};
 use crate::sampler::posterior::Posterior;
 use crate::stats;
 
@@ -18,6 +18,8 @@ use crate::stats;
 const LENGTH_FACTOR: f64 = 0.4;
 /// Factor on the largest step allowed, after a step that ended in no number.
 const BACK_OFF: f64 = 0.8;
+/// Least factor on the step size after the third phase.
+const LEAST_SHRINK: f64 = 0.2;
 /// Coordinates whose autocorrelation is looked at.
 const WATCHED: usize = 256;
 
@@ -71,11 +73,13 @@ struct Tuning<T> {
     fixed: bool,
     /// Paths of some coordinates through the third phase.
     paths: Vec<Vec<f64>>,
+    /// Sum of the squared energy errors of its steps.
+    squares: f64,
 }
 
 impl Mclmc {
     /// Runs the phases and returns where the walk ended up.
-    pub(super) fn tune<T: Real>(
+    pub(super) fn tune<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         key: &Key,
@@ -102,6 +106,7 @@ impl Mclmc {
                 again: None,
                 fixed: false,
                 paths: vec![Vec::with_capacity(third); watched.len()],
+                squares: 0.0,
             },
         };
         loop {
@@ -133,8 +138,12 @@ impl Mclmc {
             let total = (begun + third) as u64;
             desk.pulse(Progress { iteration: t.iteration as u64, total }, &t)?;
         }
-        let Tuning { mut walk, rule, state, paths, .. } = t;
+        let Tuning { mut walk, rule, state, paths, squares, .. } = t;
         if third > 0 && !adjusted {
+            // The average votes with the last few steps alone, and hardly hears the largest errors: on a singular
+            // posterior it may end on a step with several times the variance that is wanted.
+            let variance = squares / (third * d) as f64;
+            let shrink = libm::pow(self.desired_energy_var / variance, 1.0 / 6.0).clamp(LEAST_SHRINK, 1.0);
             let effective: Vec<f64> =
                 paths.iter().map(|path| stats::ess_mean(&[path])).filter(|ess| ess.is_finite()).collect();
             // Steps an effective draw, in the mean over coordinates.
@@ -143,6 +152,7 @@ impl Mclmc {
             if apart.is_finite() && apart > 0.0 {
                 walk.length = LENGTH_FACTOR * walk.step_size * apart;
             }
+            walk.step_size *= shrink;
         }
         if let StepRule::Acceptance(averaging) = &rule
             && first + second + third > 0
@@ -156,19 +166,23 @@ impl Mclmc {
     }
 
     /// One step of the walk, and what it teaches about the step size.
-    fn advance<T: Real>(
+    fn advance<T: Element>(
         &self,
         t: &mut Tuning<T>,
         posterior: &Posterior<'_, T>,
         key: &Key,
         scratch: &mut Scratch<T>,
     ) {
-        let Tuning { walk, rule, state, iteration, fixed, .. } = t;
+        let Tuning { walk, rule, state, iteration, fixed, squares, .. } = t;
         let at = *iteration as u64;
         match rule {
             StepRule::Energy(average) => {
                 let error = walk.unadjusted(posterior, state, at, key, scratch);
-                if !*fixed {
+                if *fixed {
+                    // A divergence, and no number, count as an error at the limit.
+                    let error = error.abs().min(DIVERGENT);
+                    *squares += error * error;
+                } else {
                     walk.step_size = average.update(self, posterior.dim() as f64, error, walk.step_size);
                 }
             }
@@ -182,7 +196,7 @@ impl Mclmc {
 
     /// Length and scales from the variances of the second phase; the steps by which preconditioning makes
     /// the phase longer.
-    fn judge<T: Real>(&self, t: &mut Tuning<T>, (first, second): (usize, usize), d: usize) -> usize {
+    fn judge<T: Element>(&self, t: &mut Tuning<T>, (first, second): (usize, usize), d: usize) -> usize {
         let Some(variances) = t.variances.regularised() else { return 0 };
         t.walk.length = variances.iter().sum::<f64>().sqrt();
         if !self.diagonal_preconditioning {

@@ -7,7 +7,7 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use crate::num::rng::fill_normal;
+use crate::device::fill_normal;
 
 /// One network: the layer widths and which weights exist.
 pub struct Conditioner {

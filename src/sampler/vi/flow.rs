@@ -21,7 +21,7 @@ use super::hessian::dot;
 use super::lift::Lift;
 use super::spline::{AFFINE, SPLINE, affine, affine_back, spline, spline_back};
 use crate::config::{FlowType, LatentFlow};
-use crate::num::rng::fill_normal;
+use crate::device::fill_normal;
 
 /// Draws that a step's gradient is averaged over.
 pub const DRAWS_A_STEP: usize = 8;

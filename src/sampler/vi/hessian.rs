@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::dense::eigen;
-use crate::num::Real;
-use crate::num::rng::{Key, fill_normal};
+use crate::device::{Element, fill_normal};
+use crate::num::rng::Key;
 use crate::resume::{Desk, Interruption};
 use crate::sampler::chain::Scratch;
 use crate::sampler::curvature::{HVP_COST, signs as signs_of};
@@ -39,7 +39,7 @@ pub struct Hessian {
 
 impl Hessian {
     /// Measures it. Returns the work in full gradients beside it.
-    pub fn measure<T: Real>(
+    pub fn measure<T: Element>(
         posterior: &Posterior<'_, T>,
         key: &Key,
         scratch: &mut Scratch<T>,
@@ -114,7 +114,7 @@ pub fn work(d: usize) -> f64 {
 }
 
 /// H·v at w*, all rows.
-pub fn hessian_product<T: Real>(
+pub fn hessian_product<T: Element>(
     posterior: &Posterior<'_, T>,
     v: &[f64],
     out: &mut [f64],

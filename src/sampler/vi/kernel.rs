@@ -9,7 +9,7 @@ use super::mixture::Mixture;
 use super::optimiser::Ascent;
 use super::{LOSS_COST, layout};
 use crate::config::{Approximation, Vi};
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::{Key, fill_index, uniform};
 use crate::sampler::chain::{Iterations, Kernel, Scratch};
 use crate::sampler::curvature::HVP_COST;
@@ -25,6 +25,8 @@ const WIDTHS: u64 = 12;
 const WIDTH_DRAWS: usize = 8;
 /// Joint standard errors by which the ELBO may fall on the way, and from the start to the end.
 const FALL: f64 = 6.0;
+/// Fewest values of which an average has a standard error worth so many of them.
+const JUDGED: u64 = 16;
 
 /// VI ready to run one chain.
 pub struct ViKernel {
@@ -79,6 +81,15 @@ impl Average {
     }
 }
 
+/// Mean and squared standard error of the values of neighbouring averages, so many in each.
+fn pooled(averages: &[(f64, f64)], values: u64) -> (f64, f64) {
+    let (n, all) = (values as f64, averages.len() as f64 * values as f64);
+    let mean = averages.iter().map(|(mean, _)| mean).sum::<f64>() / averages.len() as f64;
+    let square: f64 =
+        averages.iter().map(|(m, error)| error * n * (n - 1.0) + n * (m - mean) * (m - mean)).sum();
+    (mean, square / (all * (all - 1.0)))
+}
+
 impl State {
     /// The averages of the ELBO on the way, each over `eval_every` steps.
     pub fn elbo_history(&self) -> impl Iterator<Item = f64> {
@@ -110,7 +121,7 @@ pub fn gradient_cost(settings: &Vi, rows: usize) -> f64 {
 
 /// Work of the search for a width, all widths tried.
 pub fn start_cost() -> f64 {
-    LOSS_COST * (WIDTHS * WIDTH_DRAWS as u64) as f64
+    LOSS_COST * (WIDTHS * WIDTH_DRAWS as u64 + JUDGED) as f64
 }
 
 /// Places of some of the kernel's own buffers (δ, ∇ ln π, its squares, scales of coordinates, gradient by
@@ -123,7 +134,7 @@ const OWN: usize = 7;
 
 impl ViKernel {
     /// The kernel for a posterior; `adapted` is of this sampler's warmup.
-    pub fn new<T: Real>(settings: &Vi, posterior: &Posterior<'_, T>, adapted: &Adapted) -> Self {
+    pub fn new<T: Element>(settings: &Vi, posterior: &Posterior<'_, T>, adapted: &Adapted) -> Self {
         let d = posterior.dim();
         let guide: Box<dyn Guide + Send + Sync> = match &settings.approximation {
             Approximation::Mfa(mfa) => {
@@ -139,7 +150,7 @@ impl ViKernel {
         Self::with_guide(settings, posterior, adapted, guide)
     }
 
-    fn with_guide<T: Real>(
+    fn with_guide<T: Element>(
         settings: &Vi,
         posterior: &Posterior<'_, T>,
         adapted: &Adapted,
@@ -169,7 +180,7 @@ impl ViKernel {
     }
 
     /// ln π at w* + δ and, into `target`, its gradient; the minibatch is in `scratch.rows`.
-    fn target_grad<T: Real>(
+    fn target_grad<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         delta: &[f64],
@@ -189,12 +200,12 @@ impl ViKernel {
         self.log_target(posterior, loss, delta)
     }
 
-    fn log_target<T: Real>(&self, posterior: &Posterior<'_, T>, loss: f64, delta: &[f64]) -> f64 {
+    fn log_target<T: Element>(&self, posterior: &Posterior<'_, T>, loss: f64, delta: &[f64]) -> f64 {
         -posterior.llc(loss) - 0.5 * self.gamma * dot(delta, delta)
     }
 
     /// The parameters at w*, and then the width at which the ELBO is highest.
-    fn begin<T: Real>(
+    fn begin<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         state: &mut State,
@@ -231,11 +242,14 @@ impl ViKernel {
             return Err(self.broken(0, "the loss is not finite anywhere around w*"));
         }
         self.guide.widen(&mut state.ascent.phi, libm::pow(2.0, f64::from(since)));
+        // The highest of several is too high, and of few: the end is compared with fresh draws.
+        let fresh = self.elbo(posterior, state, (key, ASIDE + 3), JUDGED as usize, work, scratch)?;
+        state.first = if fresh.0.is_finite() { fresh } else { (f64::NEG_INFINITY, 0.0) };
         Ok(())
     }
 
     /// The mean of ln π − ln q over draws, on the full data, and its squared standard error.
-    fn elbo<T: Real>(
+    fn elbo<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         state: &mut State,
@@ -261,7 +275,7 @@ impl ViKernel {
     }
 
     /// One step of the optimisation; returns an unbiased estimate of the ELBO before it.
-    fn optimise<T: Real>(
+    fn optimise<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         state: &mut State,
@@ -321,10 +335,17 @@ impl ViKernel {
         if (iteration + 1).is_multiple_of(self.settings.eval_every) {
             state.history.push(std::mem::take(&mut state.window).summary());
         }
-        match (state.history.as_slice(), iteration + 1 == self.settings.steps) {
-            ([first, .., last], true) => self.refuse_fall(iteration, *first, *last),
-            _ => Ok(()),
+        if iteration + 1 < self.settings.steps {
+            return Ok(());
         }
+        let values = self.settings.eval_every;
+        let windows = JUDGED.div_ceil(values) as usize;
+        let history = &state.history;
+        if history.len() < 2 * windows {
+            return Ok(());
+        }
+        let [first, last] = [&history[..windows], &history[history.len() - windows..]];
+        self.refuse_fall(iteration, pooled(first, values), pooled(last, values))
     }
 
     /// An optimisation that ends lower than it began has not optimised.
@@ -337,7 +358,7 @@ impl ViKernel {
     }
 
     /// After the last step: takes the mean iterate where its ELBO is no lower.
-    fn settle<T: Real>(
+    fn settle<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         state: &mut State,
@@ -356,7 +377,9 @@ impl ViKernel {
                 last
             }
         };
-        self.refuse_fall(self.settings.steps, state.first, end)?;
+        if draws as u64 >= JUDGED {
+            self.refuse_fall(self.settings.steps, state.first, end)?;
+        }
         state.ascent.finish();
         let guides = &mut work[OWN..];
         self.prepare(&state.ascent.phi, guides, self.settings.steps)?;
@@ -365,7 +388,7 @@ impl ViKernel {
     }
 
     #[expect(clippy::too_many_arguments, reason = "those of a step, and the buffers it lends")]
-    fn sample<T: Real>(
+    fn sample<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         state: &mut State,
@@ -408,13 +431,13 @@ fn own_squares(needed: bool, squares: &mut [f64], target: &[f64], factor: f64) {
 }
 
 /// w = w* + δ.
-fn place<T: Real>(posterior: &Posterior<'_, T>, delta: &[f64], w: &mut [T]) {
+fn place<T: Element>(posterior: &Posterior<'_, T>, delta: &[f64], w: &mut [T]) {
     for ((w, c), delta) in w.iter_mut().zip(posterior.centre()).zip(delta) {
         *w = T::from_f64(c.to_f64() + delta);
     }
 }
 
-impl<T: Real> Kernel<T> for ViKernel {
+impl<T: Element> Kernel<T> for ViKernel {
     type State = State;
 
     fn layout(&self) -> Vec<Column> {
@@ -472,7 +495,7 @@ impl<T: Real> Kernel<T> for ViKernel {
 
 impl ViKernel {
     #[expect(clippy::too_many_arguments, reason = "those of a step, and the buffers it lends")]
-    fn advance<T: Real>(
+    fn advance<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         state: &mut State,

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::dense::eigen;
 use super::guide::Local;
 use super::hessian::{Hessian, dot, hessian_product};
-use crate::num::Real;
-use crate::num::rng::{Key, fill_normal};
+use crate::device::{Element, fill_normal};
+use crate::num::rng::Key;
 use crate::sampler::chain::Scratch;
 use crate::sampler::curvature::{HVP_COST, signs};
 use crate::sampler::{Posterior, SamplerError};
@@ -44,7 +44,7 @@ pub fn work(dim: usize, latent: usize) -> f64 {
 
 impl Lift {
     /// A frame of `latent` directions (at most d). Returns the work in full gradients beside it.
-    pub fn measure<T: Real>(
+    pub fn measure<T: Element>(
         posterior: &Posterior<'_, T>,
         hessian: &Hessian,
         latent: usize,

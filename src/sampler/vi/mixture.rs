@@ -22,7 +22,7 @@ use super::dense::{cholesky, cholesky_solve};
 use super::guide::{Guide, Local, Product, Unfit};
 use super::hessian::{Hessian, dot};
 use crate::config::{FactorFamily, Mfa};
-use crate::num::rng::fill_normal;
+use crate::device::fill_normal;
 
 const LN_2PI: f64 = 1.837_877_066_409_345_5;
 /// Norm of factors that start without a direction to take, relative to 1/S or S.

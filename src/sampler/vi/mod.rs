@@ -38,7 +38,7 @@ pub use lift::Lift;
 
 use super::{Adapted, Method, Posterior, Role, SamplerError, Scratch, Work};
 use crate::config::{Approximation, Mfa, Vi};
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::{Key, Purpose};
 use crate::resume::Desk;
 use crate::trace::{Column, Kind};
@@ -60,7 +60,7 @@ fn mixture_ranks(mfa: &Mfa) -> impl Iterator<Item = usize> {
 }
 
 impl Method for Vi {
-    type Kernel<T: Real> = ViKernel;
+    type Kernel<T: Element> = ViKernel;
 
     fn layout(&self) -> Vec<Column> {
         layout()
@@ -135,7 +135,7 @@ impl Method for Vi {
         })
     }
 
-    fn warmup<T: Real>(
+    fn warmup<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         id: [u8; 32],
@@ -159,7 +159,7 @@ impl Method for Vi {
         Ok(adapted)
     }
 
-    fn kernel<T: Real>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, _: Role) -> ViKernel {
+    fn kernel<T: Element>(&self, posterior: &Posterior<'_, T>, adapted: &Adapted, _: Role) -> ViKernel {
         ViKernel::new(self, posterior, adapted)
     }
 }

@@ -5,7 +5,7 @@ use super::mixture::draws_of_each;
 use super::optimiser::shorter;
 use super::{LOSS_COST, kernel};
 use crate::config::{Approximation, Mfa, Vi};
-use crate::num::Real;
+use crate::device::Element;
 use crate::num::rng::{Key, Purpose};
 use crate::resume::Desk;
 use crate::sampler::chain::{ChainRun, Kernel, Scratch};
@@ -31,10 +31,11 @@ fn ranks(dim: usize) -> impl Iterator<Item = usize> {
 
 /// Expected work.
 pub fn work(settings: &Vi, mfa: &Mfa, rows: usize, dim: usize) -> f64 {
-    let steps = shorter(settings).steps as f64 * kernel::gradient_cost(settings, rows);
+    let short = shorter(settings);
+    let steps = short.steps as f64 * kernel::gradient_cost(settings, rows);
     let trial = |components: usize| {
         steps * (components * draws_of_each(components)) as f64
-            + LOSS_COST * 4.0 * settings.eval_samples as f64
+            + LOSS_COST * (short.draws + 2 * settings.eval_samples) as f64
             + kernel::start_cost()
     };
     let free = |auto: bool| if auto && mfa.r_per_component.is_none() { 1.0 } else { 0.0 };
@@ -44,7 +45,7 @@ pub fn work(settings: &Vi, mfa: &Mfa, rows: usize, dim: usize) -> f64 {
 }
 
 /// Chooses what `mfa` leaves open; what it costs is added to `adapted.fge`.
-pub fn choose<T: Real>(
+pub fn choose<T: Element>(
     settings: &Vi,
     mfa: &Mfa,
     posterior: &Posterior<'_, T>,
@@ -79,7 +80,7 @@ pub fn choose<T: Real>(
 }
 
 /// ELBO, its standard error and the work of a short optimisation.
-fn elbo<T: Real>(
+fn elbo<T: Element>(
     settings: &Vi,
     posterior: &Posterior<'_, T>,
     key: &Key,
