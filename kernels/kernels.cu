@@ -1,6 +1,8 @@
 // Entry points on the device. Every kernel is a name with its type at the end: network_gradient_f32.
 //
 // Grids: x runs over segments or parameters, y over chains. Structures come by value, as kernel parameters.
+#include "hamiltonian.cuh"
+#include "microcanonical.cuh"
 #include "network.cuh"
 #include "persistent.cuh"
 #include "steps.cuh"
@@ -11,6 +13,7 @@ namespace {
 
 // The structures that kernels take by value must fit the 4 KiB that all devices allow.
 static_assert(sizeof(NetworkPlan) + sizeof(NetworkArgs<double>) + sizeof(SgldArgs<double>) < 4000, "too many parameters");
+static_assert(sizeof(NetworkPlan) + sizeof(NetworkArgs<double>) + sizeof(RoundArgs<double>) < 4000, "too many parameters");
 
 extern __shared__ __align__(16) char dynamic_shared[];
 
@@ -27,6 +30,20 @@ __device__ __forceinline__ Block here() {
         NAME(const __grid_constant__ NetworkPlan plan, const __grid_constant__ NetworkArgs<T> args) {      \
         const Block block = here();                                                                        \
         NetworkPass<T, GRADIENT, SHARED>(block, plan, args).run();                                         \
+    }
+
+// One round, and many of them. Four blocks a multiprocessor leave the former 64 registers a thread: enough, where the
+// compiler left to itself takes fewer and spills.
+#define ROUND_KERNELS(NAME, SUFFIX, T)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(256, 4)                                                               \
+        NAME##_round_##SUFFIX(const __grid_constant__ RoundArgs<T> args) {                                             \
+        NAME##_round(here(), args);                                                                                    \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                               \
+        NAME##_rounds_##SUFFIX(const __grid_constant__ NetworkPlan plan, const __grid_constant__ NetworkArgs<T> net,   \
+                               const __grid_constant__ RoundArgs<T> args, int rounds) {                                \
+        make_rounds(here(), plan, net, args, rounds,                                                                   \
+                    [](const Block& block, const RoundArgs<T>& args) { NAME##_round(block, args); });                  \
     }
 
 #define KERNELS(SUFFIX, T)                                                                                             \
@@ -48,18 +65,8 @@ __device__ __forceinline__ Block here() {
                             const __grid_constant__ SgldArgs<T> sgld, int steps) {                                     \
         sgld_steps(here(), plan, net, sgld, steps);                                                                    \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256)                                                                  \
-        draw_momenta_##SUFFIX(const __grid_constant__ LeapfrogArgs<T> args) {                                          \
-        draw_momenta(here(), args);                                                                                    \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256)                                                                  \
-        leapfrog_##SUFFIX(const __grid_constant__ LeapfrogArgs<T> args, double share, int drift) {                     \
-        leapfrog(here(), args, share, drift != 0);                                                                     \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256)                                                                  \
-        energies_##SUFFIX(const __grid_constant__ LeapfrogArgs<T> args) {                                              \
-        energies(here(), args);                                                                                        \
-    }
+    ROUND_KERNELS(hamiltonian, SUFFIX, T)                                                                              \
+    ROUND_KERNELS(microcanonical, SUFFIX, T)
 
 KERNELS(f32, float)
 KERNELS(f64, double)

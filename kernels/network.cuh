@@ -373,31 +373,37 @@ DEVICE void pack_chain(const Block& block, const NetworkPlan& plan, const T* w, 
     }
 }
 
-// Sums the segments of a chain: number i of the gradient by one thread, eight sums of every eighth segment, then by
-// halving. The loss, divided by `count`·outputs, is thread 0's of the chain's first block.
+// Number i of a chain's gradient: eight sums of every eighth segment, then by halving.
+template <typename T>
+DEVICE T sum_of_segments(const T* grads, size_t chain, int segments, int dim, int i) {
+    T sum[8];
+    UNROLL
+    for (int q = 0; q < 8; ++q) sum[q] = T(0);
+    for (int s = 0; s < segments; s += 8) {
+        UNROLL
+        for (int q = 0; q < 8; ++q) {
+            if (s + q < segments) sum[q] += grads[(chain * segments + s + q) * dim + i];
+        }
+    }
+    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+DEVICE double sum_of_losses(const double* losses, size_t chain, int segments) {
+    double sum = 0.0;
+    for (int s = 0; s < segments; ++s) sum += losses[chain * segments + s];
+    return sum;
+}
+
+// Sums the segments of a chain, each number of the gradient by one thread. The loss, times `scale` = 1/(count·outputs), is
+// thread 0's of the chain's first block.
 template <typename T>
 DEVICE void reduce(const Block& block, int dim, int segments, double scale, const T* grads, const double* losses, T* grad,
                    double* loss) {
     const size_t chain = block.y;
     FOR_THREADS(t, block) {
         const int i = block.x * block.threads + t;
-        if (i < dim && grads != nullptr) {
-            T sum[8];
-            UNROLL
-            for (int q = 0; q < 8; ++q) sum[q] = T(0);
-            for (int s = 0; s < segments; s += 8) {
-                UNROLL
-                for (int q = 0; q < 8; ++q) {
-                    if (s + q < segments) sum[q] += grads[(chain * segments + s + q) * dim + i];
-                }
-            }
-            grad[chain * dim + i] = ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
-        }
-        if (i == 0) {
-            double sum = 0.0;
-            for (int s = 0; s < segments; ++s) sum += losses[chain * segments + s];
-            loss[chain] = sum * scale;
-        }
+        if (i < dim && grads != nullptr) grad[chain * dim + i] = sum_of_segments(grads, chain, segments, dim, i);
+        if (i == 0) loss[chain] = sum_of_losses(losses, chain, segments) * scale;
     }
 }
 

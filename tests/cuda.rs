@@ -90,7 +90,8 @@ fn a_plan_has_the_bytes_that_its_kernels_take() {
         residual_period: None,
     };
     let plan = NetworkPlan::new::<f32>(&network, &Loss::Mse, 10, SharedMemory::SM_80).expect("fits");
-    for kernel in Kernel::ALL.into_iter().filter(|&k| k != Kernel::Reduce) {
+    let without = [Kernel::Reduce, Kernel::HamiltonianRound, Kernel::MicrocanonicalRound];
+    for kernel in Kernel::ALL.into_iter().filter(|kernel| !without.contains(kernel)) {
         assert_eq!(kernel.parameters()[0], plan.to_bytes().len(), "{}", kernel.name());
     }
 }

@@ -8,6 +8,8 @@
 mod chains;
 #[path = "cuda_host/host.rs"]
 mod host;
+#[path = "cuda_host/rounds.rs"]
+mod rounds;
 #[path = "cuda_host/steps.rs"]
 mod steps;
 

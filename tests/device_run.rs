@@ -17,9 +17,15 @@ targets:
   - { model: small, data: small, teacher: _null, overrides: { training: { steps: 300 } } }
   - { problem: quadratic, eigenvalues: [0.1, 1, 10], n_data: 100 }
 samplers:
-  - { name: hmc, overrides: { draws: 100, warmup: 100, chains: 2 } }
-  - { name: sgld, overrides: { steps: 20000, warmup: 2000, step_size: 1e-3, eval_every: 10, batch_size: 32, chains: 4 } }
+  - { name: hmc, overrides: { draws: 800, warmup: 300, chains: 2 } }
+  - { name: mala, overrides: { draws: 800, warmup: 600, chains: 2 } }
+  - { name: mclmc, overrides: { draws: 800, adjusted: false, thin: 10, chains: 2 } }
+  - { name: nuts, overrides: { draws: 100, warmup: 100, chains: 2 } }
+  - { name: sgld, overrides: { steps: 12000, warmup: 2000, step_size: 1e-3, eval_every: 10, batch_size: 32, chains: 6 } }
 ";
+
+/// Those of its samplers that have kernels.
+const ON_DEVICE: [&str; 4] = ["hmc", "mala", "mclmc", "sgld"];
 
 /// A root with the experiment in it.
 struct Job {
@@ -49,13 +55,14 @@ impl Job {
         self.run_by(0, "", args)
     }
 
-    /// Manifest and analysis of the runs of SGLD.
-    fn sglds(&self) -> Vec<(Value, Value)> {
+    /// Manifest and analysis of the runs of a sampler.
+    fn runs_of(&self, sampler: &str) -> Vec<(Value, Value)> {
         let read = |path: PathBuf| -> Value {
             serde_json::from_slice(&std::fs::read(&path).expect("a file")).expect("JSON")
         };
         let all = deterministic_files(self.path());
-        let dirs = all.keys().filter(|f| f.contains("run_sgld_") && f.ends_with("analysis.json"));
+        let run = format!("run_{sampler}_");
+        let dirs = all.keys().filter(|f| f.contains(&run) && f.ends_with("analysis.json"));
         let of = |file: &String| {
             let dir = self.path().join(Path::new(file).parent().expect("a directory"));
             (read(dir.join("manifest.json")), read(dir.join("analysis.json")))
@@ -70,7 +77,7 @@ fn kernels() -> Option<String> {
 }
 
 #[test]
-fn chains_of_sgld_run_on_the_device_and_the_others_stay() {
+fn chains_with_a_kernel_run_on_the_device_and_the_others_stay() {
     let Some(kernels) = kernels() else { return };
     let job = Job::new(&kernels);
     let plan = job.run(&["--device", "cuda", "--dry-run", "--json"]);
@@ -79,43 +86,55 @@ fn chains_of_sgld_run_on_the_device_and_the_others_stay() {
         let of = plan["plan"].as_array().expect("rows").iter().filter(|row| row["sampler"] == name);
         of.map(|row| row["device"].as_str().expect("a name")).collect()
     };
-    assert_eq!((devices("sgld"), devices("hmc")), (vec!["host-kernels", "cpu"], vec!["cpu", "cpu"]));
+    for sampler in ON_DEVICE {
+        assert_eq!(devices(sampler), ["host-kernels", "cpu"], "{sampler}");
+    }
+    assert_eq!(devices("nuts"), ["cpu", "cpu"]);
 
     let ran = job.run(&["--device", "cuda", "--json"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     for said in [
         "kernels built for the host (1.0 GiB, no device, host-kernels-sm80)",
-        "chains of 1 of 4 runs on the device; the rest on the CPU",
-        "hmc has no kernel for a device",
+        "chains of 4 of 10 runs on the device; the rest on the CPU",
+        "nuts has no kernel for a device",
         "the target has no network",
     ] {
         assert!(ran.err.contains(said), "{said}: {}", ran.err);
     }
-    // Two builds; of sgld on the network warmup, chains, control; of the others a unit a chain.
-    assert_eq!(executed(&ran), 2 + 3 + (1 + 2 + 1) + (1 + 2) + (1 + 4), "{}", ran.err);
-    let on_device = job.sglds().into_iter().find(|(m, _)| m["config"]["device"] == "host-kernels");
-    let (manifest, there) = on_device.expect("a run on the device");
-    let provenance = &manifest["provenance"];
-    assert_eq!(provenance["device"], "host-kernels-sm80");
-    let place = provenance["ranks"][0]["device"].as_str().expect("a text");
-    assert!(place.starts_with("kernels built for the host"), "{place}");
+    // Two builds; on the device warmup, chains, control; of the others a unit a chain.
+    assert_eq!(executed(&ran), 2 + 4 * 3 + (1 + 2 + 1) + 4 * (1 + 2) + (1 + 6), "{}", ran.err);
+    let on_device: Vec<(Value, Value)> = ON_DEVICE
+        .into_iter()
+        .map(|sampler| {
+            let is_there = |(m, _): &(Value, Value)| m["config"]["device"] == "host-kernels";
+            let (manifest, there) =
+                job.runs_of(sampler).into_iter().find(is_there).expect("a run on the device");
+            let provenance = &manifest["provenance"];
+            assert_eq!(provenance["device"], "host-kernels-sm80");
+            let place = provenance["ranks"][0]["device"].as_str().expect("a text");
+            assert!(place.starts_with("kernels built for the host"), "{place}");
+            (manifest, there)
+        })
+        .collect();
     assert_eq!(executed(&job.run(&["--device", "cuda", "--json"])), 0, "finished work is never redone");
     assert_eq!(executed(&job.run(&["--json"])), 0, "auto is the device where there is one");
 
-    // On the CPU it is another run, of the same λ̂.
+    // On the CPU they are other runs, of the same λ̂.
     let ran = job.run(&["--device", "cpu", "--json"]);
-    assert_eq!((ran.code, executed(&ran)), (0, 1 + 4 + 1), "{}", ran.err);
-    let runs = job.sglds();
-    let of_target = |m: &Value| m["target_id"] == manifest["target_id"];
-    let on_cpu = runs.iter().find(|(m, _)| of_target(m) && m["config"].get("device").is_none());
-    let (other, here) = on_cpu.expect("a run on the CPU");
-    assert_ne!(other["run_id"], manifest["run_id"]);
-    let number = |analysis: &Value, key: &str| analysis[key].as_f64().unwrap_or_else(|| panic!("{key}"));
-    let apart = number(&there, "llc_mean") - number(here, "llc_mean");
-    let error = number(&there, "llc_mcse").hypot(number(here, "llc_mcse"));
-    println!("λ̂ {} and {}, {error} together", there["llc_mean"], here["llc_mean"]);
-    assert!(apart.abs() < 4.0 * error, "{apart} {error}");
-    assert!(number(&there, "llc_mcse") < 0.3 * number(&there, "llc_mean").abs());
+    assert_eq!((ran.code, executed(&ran)), (0, 3 * (1 + 2 + 1) + (1 + 6 + 1)), "{}", ran.err);
+    for (sampler, (manifest, there)) in ON_DEVICE.into_iter().zip(on_device) {
+        let runs = job.runs_of(sampler);
+        let of_target = |m: &Value| m["target_id"] == manifest["target_id"];
+        let on_cpu = runs.iter().find(|(m, _)| of_target(m) && m["config"].get("device").is_none());
+        let (other, here) = on_cpu.expect("a run on the CPU");
+        assert_ne!(other["run_id"], manifest["run_id"]);
+        let number = |analysis: &Value, key: &str| analysis[key].as_f64().unwrap_or_else(|| panic!("{key}"));
+        let apart = number(&there, "llc_mean") - number(here, "llc_mean");
+        let error = number(&there, "llc_mcse").hypot(number(here, "llc_mcse"));
+        println!("{sampler}: λ̂ {} and {}, {error} together", there["llc_mean"], here["llc_mean"]);
+        assert!(apart.abs() < 4.0 * error, "{sampler} {apart} {error}");
+        assert!(number(&there, "llc_mcse") < 0.3 * number(&there, "llc_mean").abs(), "{sampler}");
+    }
 }
 
 /// Everything deterministic that a sweep leaves.
@@ -151,11 +170,15 @@ fn bits_are_the_same_for_any_launch_after_kills_in_turns_and_after_failures() {
     assert!(kept, "no checkpoint of the chains was taken up");
     assert!(deterministic_files(job.path()) == expected, "after kills");
 
-    // No room for four chains at a time.
-    let job = Job::new(&format!("{kernels},memory=18000"));
+    // No room for six chains of sgld at a time, nor for two of hmc with the draws that wait for a look.
+    let job = Job::new(&format!("{kernels},memory=22000"));
     let ran = job.run(&["--device", "cuda"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.err.contains("run at a time"), "{}", ran.err);
+    for said in
+        ["of 6 chains in the device's memory; 3 run at a time", "of 2 chains in the device's memory; 1 run"]
+    {
+        assert!(ran.err.contains(said), "{said}: {}", ran.err);
+    }
     assert!(deterministic_files(job.path()) == expected, "in turns");
 
     // A launch fails: the unit is tried again, and goes on.
@@ -175,12 +198,14 @@ fn a_device_that_fails_fails_the_run_alone_and_the_next_launch_tries_again() {
     let report: Value = serde_json::from_str(&ran.out).expect("JSON");
     let failed: Vec<&Value> =
         report["runs"].as_array().expect("runs").iter().filter(|r| r["verdict"] == "failed").collect();
-    assert_eq!(failed.len(), 1, "{report}");
+    assert_eq!(failed.len(), ON_DEVICE.len(), "{report}");
     let reason = failed[0]["reasons"][0].as_str().expect("a reason");
     assert!(reason.contains("no room for") && reason.contains("device's memory"), "{reason}");
     job.kernels = kernels;
     assert_eq!(job.run(&["--device", "cuda"]).code, 0);
-    assert_eq!(job.sglds().len(), 2);
+    for sampler in ON_DEVICE {
+        assert_eq!(job.runs_of(sampler).len(), 2, "{sampler}");
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "../hamiltonian.cuh"
+#include "../microcanonical.cuh"
 #include "../network.cuh"
 #include "../persistent.cuh"
 #include "../steps.cuh"

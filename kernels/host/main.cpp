@@ -84,40 +84,11 @@ void sgld(bool backwards) {
     write_many(loss);
 }
 
-// Leapfrog steps on given gradients: momenta drawn, one kick and drift, energies.
-template <typename T>
-void hamiltonian(bool backwards) {
-    LeapfrogArgs<T> args = read_one<LeapfrogArgs<T>>();
-    const int chains = read_one<int>(), threads = 256;
-    const size_t numbers = static_cast<size_t>(chains) * args.dim;
-    const std::vector<T> centre = read_many<T>(args.dim), inverse = read_many<T>(args.dim), grad = read_many<T>(numbers);
-    const std::vector<double> loss = read_many<double>(chains), size = read_many<double>(chains);
-    std::vector<T> w = read_many<T>(numbers), p(numbers, T(NAN));
-    std::vector<double> energy(2 * static_cast<size_t>(chains), NAN);
-    args.centre = centre.data();
-    args.inverse = inverse.data();
-    args.grad = grad.data();
-    args.loss = loss.data();
-    args.size = size.data();
-    args.w = w.data();
-    args.p = p.data();
-    args.energy = energy.data();
-    launch(divide_up(args.dim, 4 * threads), chains, threads, 0, backwards,
-           [&](Block& block) { draw_momenta<T>(block, args); });
-    write_many(p);
-    launch(divide_up(args.dim, threads), chains, threads, 0, backwards,
-           [&](Block& block) { leapfrog<T>(block, args, 0.5, true); });
-    launch(1, chains, threads, 2 * threads * static_cast<int>(sizeof(double)), backwards,
-           [&](Block& block) { energies<T>(block, args); });
-    write_many(w);
-    write_many(p);
-    write_many(energy);
-}
-
 // Bytes of the structures that callers put together themselves.
 template <typename T>
 void sizes() {
-    write_many(std::vector<unsigned>{sizeof(NetworkPlan), sizeof(NetworkArgs<T>), sizeof(SgldArgs<T>), sizeof(LeapfrogArgs<T>)});
+    write_many(std::vector<unsigned>{sizeof(NetworkPlan), sizeof(NetworkArgs<T>), sizeof(SgldArgs<T>), sizeof(RoundArgs<T>),
+                                     sizeof(Flight), round_bytes(64)});
 }
 
 // Words of Philox for counters and keys as they come.
@@ -155,7 +126,6 @@ template <typename T>
 void answer(const std::string& name, bool backwards) {
     if (name == "network") network<T>(backwards);
     else if (name == "sgld") sgld<T>(backwards);
-    else if (name == "hamiltonian") hamiltonian<T>(backwards);
     else if (name == "sizes") sizes<T>();
     else if (name == "words") raw_words();
     else if (name == "normals") normals<T>();

@@ -48,6 +48,12 @@ void launch_kernel(bool backwards) {
         run([&](Block& block) { reduce<T>(block, dim, segments, scale, grads, losses, grad, loss); });
         return;
     }
+    if (kernel == "hamiltonian_round" || kernel == "microcanonical_round") {
+        const RoundArgs<T> args = read_one<RoundArgs<T>>();
+        if (kernel == "hamiltonian_round") run([&](Block& block) { hamiltonian_round<T>(block, args); });
+        else run([&](Block& block) { microcanonical_round<T>(block, args); });
+        return;
+    }
     const NetworkPlan plan = read_one<NetworkPlan>();
     if (kernel == "network_pack") {
         const T* w = read_one<const T*>();
@@ -64,6 +70,11 @@ void launch_kernel(bool backwards) {
         const SgldArgs<T> sgld = read_one<SgldArgs<T>>();
         const int steps = read_one<int>();
         run([&](Block& block) { sgld_steps<T>(block, plan, args, sgld, steps); });
+    } else if (kernel == "hamiltonian_rounds" || kernel == "microcanonical_rounds") {
+        const RoundArgs<T> chains = read_one<RoundArgs<T>>();
+        const int rounds = read_one<int>();
+        const auto round = kernel == "hamiltonian_rounds" ? hamiltonian_round<T> : microcanonical_round<T>;
+        run([&](Block& block) { make_rounds<T>(block, plan, args, chains, rounds, round); });
     } else {
         stop("unknown kernel");
     }

@@ -18,9 +18,9 @@ use crate::trace::Column;
 /// HMC ready to run one chain.
 #[derive(Debug)]
 pub struct HmcKernel<T> {
-    leapfrog: Leapfrog<T>,
-    steps: usize,
-    iterations: Iterations,
+    pub(super) leapfrog: Leapfrog<T>,
+    pub(super) steps: usize,
+    pub(super) iterations: Iterations,
 }
 
 impl<T: Element> HmcKernel<T> {

@@ -22,9 +22,22 @@ const FIRST_STEP: f64 = 0.01;
 /// MALA ready to run one chain.
 #[derive(Debug)]
 pub struct MalaKernel<T> {
-    leapfrog: Leapfrog<T>,
-    thin: u64,
-    iterations: Iterations,
+    pub(super) leapfrog: Leapfrog<T>,
+    pub(super) thin: u64,
+    pub(super) iterations: Iterations,
+}
+
+impl<T: Element> MalaKernel<T> {
+    /// The kernel of one chain; the control chain takes half the step √ε and twice as many steps a draw.
+    pub fn new(spec: &Mala, adapted: &Adapted, role: Role) -> Self {
+        let (shrink, thin, draws) = match role {
+            Role::Main => (1.0, spec.thin, spec.draws),
+            Role::Control => (0.5, 2 * spec.thin, control_draws(spec.draws)),
+        };
+        let iterations = Iterations::dropping(burn_in(spec.warmup), draws).thinned(thin);
+        let leapfrog = Leapfrog::new(shrink * adapted.step_size.sqrt(), &adapted.inverse_mass);
+        Self { leapfrog, thin: thin as u64, iterations }
+    }
 }
 
 /// Where a chain is.
@@ -34,6 +47,13 @@ pub struct State<T> {
     /// Since the last draw: whether a step diverged, and the sum of acceptance probabilities.
     diverged: bool,
     acceptance: f64,
+}
+
+impl<T> State<T> {
+    /// A chain right after a draw.
+    pub(super) fn after_draw(at: leapfrog::State<T>) -> Self {
+        Self { at, diverged: false, acceptance: 0.0 }
+    }
 }
 
 fn transition<T: Element>(
@@ -66,8 +86,7 @@ impl<T: Element> Kernel<T> for MalaKernel<T> {
         posterior: &Posterior<'_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<State<T>, SamplerError> {
-        let at = leapfrog::State::start(posterior, scratch)?;
-        Ok(State { at, diverged: false, acceptance: 0.0 })
+        leapfrog::State::start(posterior, scratch).map(State::after_draw)
     }
 
     fn step(
@@ -147,14 +166,7 @@ impl Method for Mala {
         Ok(Adapted { step_size: adapted.step_size * adapted.step_size, ..adapted })
     }
 
-    /// The control chain takes half the step √ε and twice as many steps a draw.
     fn kernel<T: Element>(&self, _: &Posterior<'_, T>, adapted: &Adapted, role: Role) -> MalaKernel<T> {
-        let (shrink, thin, draws) = match role {
-            Role::Main => (1.0, self.thin, self.draws),
-            Role::Control => (0.5, 2 * self.thin, control_draws(self.draws)),
-        };
-        let iterations = Iterations::dropping(burn_in(self.warmup), draws).thinned(thin);
-        let leapfrog = Leapfrog::new(shrink * adapted.step_size.sqrt(), &adapted.inverse_mass);
-        MalaKernel { leapfrog, thin: thin as u64, iterations }
+        MalaKernel::new(self, adapted, role)
     }
 }

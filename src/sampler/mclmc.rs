@@ -41,19 +41,46 @@ const TYPICAL_THIN: usize = 8;
 /// MCLMC ready to run one chain.
 #[derive(Debug)]
 pub struct MclmcKernel<T> {
-    walk: Walk<T>,
-    thin: usize,
+    pub(super) walk: Walk<T>,
+    pub(super) thin: usize,
     adjusted: bool,
-    iterations: Iterations,
+    pub(super) iterations: Iterations,
+}
+
+impl<T: Element> MclmcKernel<T> {
+    /// The kernel of one chain in `dim` dimensions; the control chain takes half the step.
+    pub fn new(spec: &Mclmc, adapted: &Adapted, role: Role, dim: usize) -> Self {
+        let adjusted = spec.is_adjusted(dim);
+        let (shrink, draws) = match role {
+            Role::Main => (1.0, spec.draws),
+            Role::Control => (0.5, control_draws(spec.draws)),
+        };
+        let thin = match (adjusted, role) {
+            (true, _) => 1,
+            (false, Role::Main) => spec.thin(adapted),
+            (false, Role::Control) => 2 * spec.thin(adapted),
+        };
+        Self {
+            walk: Walk {
+                integrator: spec.integrator,
+                step_size: shrink * adapted.step_size,
+                length: adapted.length.unwrap_or((dim as f64).sqrt()),
+                scales: adapted.inverse_mass.iter().map(|v| T::from_f64(v.sqrt())).collect(),
+            },
+            thin,
+            adjusted,
+            iterations: Iterations::dropping(BURN_IN_DRAWS, draws).thinned(thin),
+        }
+    }
 }
 
 /// How far a step goes, and in which scales.
 #[derive(Debug, Serialize, Deserialize)]
-struct Walk<T> {
-    integrator: Integrator,
-    step_size: f64,
-    length: f64,
-    scales: Vec<T>,
+pub(super) struct Walk<T> {
+    pub(super) integrator: Integrator,
+    pub(super) step_size: f64,
+    pub(super) length: f64,
+    pub(super) scales: Vec<T>,
 }
 
 /// Where a chain is.
@@ -66,9 +93,18 @@ pub struct State<T> {
     energy: f64,
     loss: f64,
     fge: f64,
-    /// Energy errors since the last draw, and whether one was no number.
+    /// Energy errors since the last draw.
     error: f64,
+    /// Whether the last step was taken back.
     diverged: bool,
+}
+
+impl<T> State<T> {
+    /// A chain right after a draw, with direction `u`.
+    pub(super) fn after_draw(at: leapfrog::State<T>, u: Vec<T>, diverged: bool) -> Self {
+        let leapfrog::State { w, grad, energy, loss, fge } = at;
+        Self { w, u, grad, energy, loss, fge, error: 0.0, diverged }
+    }
 }
 
 impl<T: Element> Walk<T> {
@@ -170,16 +206,7 @@ fn start<T: Element>(
     }
     let at = leapfrog::State::start(posterior, scratch)?;
     let u = vec![T::ZERO; at.w.len()];
-    Ok(State {
-        w: at.w,
-        u,
-        grad: at.grad,
-        energy: at.energy,
-        loss: at.loss,
-        fge: at.fge,
-        error: 0.0,
-        diverged: false,
-    })
+    Ok(State::after_draw(at, u, false))
 }
 
 impl<T: Element> Kernel<T> for MclmcKernel<T> {
@@ -243,7 +270,7 @@ impl<T: Element> Kernel<T> for MclmcKernel<T> {
 }
 
 /// Columns of the trace; `energy_error` is the sum over the steps of a draw, or a trajectory's.
-fn layout() -> Vec<Column> {
+pub(super) fn layout() -> Vec<Column> {
     vec![
         Column::posterior("llc"),
         Column::posterior("L"),
@@ -255,7 +282,7 @@ fn layout() -> Vec<Column> {
 }
 
 impl Mclmc {
-    fn is_adjusted(&self, dim: usize) -> bool {
+    pub(super) fn is_adjusted(&self, dim: usize) -> bool {
         self.adjusted.unwrap_or(dim < FEW_DIMENSIONS)
     }
 
@@ -340,34 +367,13 @@ impl Method for Mclmc {
         Ok(adapted)
     }
 
-    /// The control chain takes half the step.
     fn kernel<T: Element>(
         &self,
         posterior: &Posterior<'_, T>,
         adapted: &Adapted,
         role: Role,
     ) -> MclmcKernel<T> {
-        let adjusted = self.is_adjusted(posterior.dim());
-        let (shrink, draws) = match role {
-            Role::Main => (1.0, self.draws),
-            Role::Control => (0.5, control_draws(self.draws)),
-        };
-        let thin = match (adjusted, role) {
-            (true, _) => 1,
-            (false, Role::Main) => self.thin(adapted),
-            (false, Role::Control) => 2 * self.thin(adapted),
-        };
-        MclmcKernel {
-            walk: Walk {
-                integrator: self.integrator,
-                step_size: shrink * adapted.step_size,
-                length: adapted.length.unwrap_or((posterior.dim() as f64).sqrt()),
-                scales: adapted.inverse_mass.iter().map(|v| T::from_f64(v.sqrt())).collect(),
-            },
-            thin,
-            adjusted,
-            iterations: Iterations::dropping(BURN_IN_DRAWS, draws).thinned(thin),
-        }
+        MclmcKernel::new(self, adapted, role, posterior.dim())
     }
 }
 

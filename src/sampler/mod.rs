@@ -33,7 +33,7 @@ pub use device::{DeviceTarget, Stream, run_chains as run_chains_on_device, stays
 pub use posterior::{Energy, Posterior};
 pub use vi::{Curve, Hessian, Lift, ViKernel, curves as vi_curves};
 
-use crate::config::{Algo, SamplerSpec};
+use crate::config::{Algo, Hmc, Mala, Mclmc, SamplerSpec};
 use crate::device::Element;
 use crate::device::gpu::DeviceError;
 use crate::num::rng::{Key, Purpose};
@@ -346,6 +346,9 @@ pub fn trace_numbers<T: Element>(
 pub fn device_trace_numbers(spec: &SamplerSpec) -> u64 {
     let draws = match &spec.algo {
         Algo::Sgld(spec) => sgld::lengths(spec).iterations().draws,
+        Algo::Hmc(Hmc { draws, .. }) | Algo::Mala(Mala { draws, .. }) | Algo::Mclmc(Mclmc { draws, .. }) => {
+            leapfrog::control_draws(*draws).max(*draws)
+        }
         _ => 0,
     };
     (draws as u64).saturating_mul(layout(spec).len() as u64)

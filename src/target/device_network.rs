@@ -128,7 +128,35 @@ impl<'p, T: Element + Number> DeviceNetwork<'p, T> {
         self.loss.front(chains)
     }
 
-    fn segments(&self) -> usize {
+    /// [`loss_grad`](Self::loss_grad), the losses left on the device at place `at.1` of `at.0`; nothing is waited for.
+    ///
+    /// # Errors
+    /// As [`loss_grad`](Self::loss_grad).
+    pub fn loss_grad_into(
+        &self,
+        w: &Buffer<'_, T>,
+        chains: usize,
+        grad: &mut Buffer<'_, T>,
+        at: (&Buffer<'_, f64>, usize),
+    ) -> Result<(), DeviceError> {
+        self.pass(w, chains, Some(grad), at)
+    }
+
+    /// What the kernels take for passes over all rows at `w`, beside the plan.
+    pub fn arguments(&self, w: &Buffer<'_, T>) -> Parameter {
+        Parameter::array(&self.x)
+            .and_array(&self.y)
+            .and_array(w)
+            .and_array(&self.packed)
+            .and_none()
+            .and_int(self.rows)
+            .and_int(self.segments())
+            .and_array(&self.grads)
+            .and_array(&self.losses)
+    }
+
+    /// Segments that the rows are cut into.
+    pub fn segments(&self) -> usize {
         self.rows.div_ceil(self.plan.segment())
     }
 
@@ -156,15 +184,7 @@ impl<'p, T: Element + Number> DeviceNetwork<'p, T> {
             let parameters = [structure.clone(), Parameter::array(w), Parameter::array(&self.packed)];
             launch(Kernel::NetworkPack, (1, chains), THREADS, 0, &parameters)?;
         }
-        let args = Parameter::array(&self.x)
-            .and_array(&self.y)
-            .and_array(w)
-            .and_array(&self.packed)
-            .and_none()
-            .and_int(self.rows)
-            .and_int(segments)
-            .and_array(&self.grads)
-            .and_array(&self.losses);
+        let args = self.arguments(w);
         let kernel = match (grad.is_some(), plan.weights_are_shared()) {
             (true, true) => Kernel::NetworkGradient,
             (false, true) => Kernel::NetworkLoss,

@@ -2,10 +2,11 @@
 
 use super::buffer::{Buffer, Number};
 
-/// Bytes of `NetworkPlan`, `NetworkArgs` and `SgldArgs` of the kernels' sources.
+/// Bytes of `NetworkPlan`, `NetworkArgs`, `SgldArgs` and `RoundArgs` of the kernels' sources.
 const PLAN: usize = 18 * 4 + 2 * 8 + 24 * 14 * 4;
 const ARGS: usize = 7 * 8 + 2 * 4;
 const SGLD: usize = 6 * 4 + 6 * 8 + 6 * 8 + 6 * 4;
+const ROUND: usize = 4 * 4 + 3 * 8 + 11 * 8 + 5 * 8 + 4 * 4;
 
 /// A kernel of `kernels/kernels.cu`; each is there for `f32` and for `f64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +25,19 @@ pub enum Kernel {
     Reduce,
     /// Steps of SGLD chains.
     SgldSteps,
+    /// One round of Hamiltonian chains, after the gradients where their paths are.
+    HamiltonianRound,
+    /// Rounds of Hamiltonian chains, gradients included.
+    HamiltonianRounds,
+    /// One round of microcanonical chains, after the gradients where their paths are.
+    MicrocanonicalRound,
+    /// Rounds of microcanonical chains, gradients included.
+    MicrocanonicalRounds,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::NetworkGradient,
         Self::NetworkLoss,
         Self::NetworkGradientWide,
@@ -36,6 +45,10 @@ impl Kernel {
         Self::NetworkPack,
         Self::Reduce,
         Self::SgldSteps,
+        Self::HamiltonianRound,
+        Self::HamiltonianRounds,
+        Self::MicrocanonicalRound,
+        Self::MicrocanonicalRounds,
     ];
 
     /// Its name without the number type.
@@ -48,6 +61,10 @@ impl Kernel {
             Self::NetworkPack => "network_pack",
             Self::Reduce => "reduce",
             Self::SgldSteps => "sgld_steps",
+            Self::HamiltonianRound => "hamiltonian_round",
+            Self::HamiltonianRounds => "hamiltonian_rounds",
+            Self::MicrocanonicalRound => "microcanonical_round",
+            Self::MicrocanonicalRounds => "microcanonical_rounds",
         }
     }
 
@@ -57,6 +74,8 @@ impl Kernel {
             Self::NetworkPack => &[PLAN, 8, 8],
             Self::Reduce => &[4, 4, 8, 8, 8, 8, 8],
             Self::SgldSteps => &[PLAN, ARGS, SGLD, 4],
+            Self::HamiltonianRound | Self::MicrocanonicalRound => &[ROUND],
+            Self::HamiltonianRounds | Self::MicrocanonicalRounds => &[PLAN, ARGS, ROUND, 4],
             _ => &[PLAN, ARGS],
         }
     }

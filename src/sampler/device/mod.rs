@@ -5,26 +5,23 @@
 //! bits depend on neither the chains that run beside it nor on where launches, checkpoints and kills fall.
 //!
 //! Chains run in groups. A group that the device's memory does not hold is cut in two halves, which run one after the
-//! other.
+//! other. `drive` has what all samplers share; `sgld` takes minibatches, a block of threads a chain; `rounds` takes
+//! gradients over all rows, of which `hamiltonian` and `microcanonical` make steps.
 
+mod drive;
+mod hamiltonian;
+mod microcanonical;
+mod rounds;
 mod sgld;
 
-use serde::{Deserialize, Serialize};
-
-use super::chain::Iterations;
-use super::sgld::State;
 use super::{Adapted, ChainOutcome, Role, SamplerError};
 use crate::config::{Algo, Dtype, Loss, Network, SamplerSpec, Sgld};
 use crate::device::gpu::{Buffer, DeviceError, Number, Place};
 use crate::device::{Element, SharedMemory};
 use crate::num::Real;
 use crate::num::rng::Purpose;
-use crate::resume::{Desk, Progress};
-use crate::target::{DeviceNetwork, DeviceNetworkError, NetworkPlan, PlanError};
-use crate::trace::ChainTrace;
-
-/// Chains that one launch takes at most: a grid's second side.
-const MOST_CHAINS: usize = 65_535;
+use crate::resume::Desk;
+use crate::target::{DeviceNetwork, NetworkPlan, PlanError, param_count};
 
 /// The posterior of a network as a device is given it.
 #[derive(Clone, Copy, Debug)]
@@ -52,18 +49,25 @@ pub fn stays_on_cpu(
     rows: usize,
     memory: SharedMemory,
 ) -> Option<String> {
-    let Algo::Sgld(sgld) = &spec.algo else {
-        return Some(format!("{} has no kernel for a device", spec.algo.name()));
-    };
-    if sgld.gamma_term {
-        return Some("gamma_term needs Hessian-vector products, which have no kernel".to_owned());
+    match &spec.algo {
+        Algo::Hmc(_) | Algo::Mala(_) | Algo::Mclmc(_) => {}
+        Algo::Sgld(sgld) if sgld.gamma_term => {
+            return Some("gamma_term needs Hessian-vector products, which have no kernel".to_owned());
+        }
+        Algo::Sgld(_) => {}
+        other => return Some(format!("{} has no kernel for a device", other.name())),
     }
     let Some((network, loss)) = network else {
         return Some("the target has no network".to_owned());
     };
+    if let Algo::Mclmc(mclmc) = &spec.algo
+        && let Some(why) = microcanonical::has_no_kernel(mclmc, param_count(network))
+    {
+        return Some(why);
+    }
     let fits = match spec.dtype {
-        Dtype::F32 => fits::<f32>(sgld, network, loss, rows, memory),
-        Dtype::F64 => fits::<f64>(sgld, network, loss, rows, memory),
+        Dtype::F32 => fits::<f32>(&spec.algo, network, loss, rows, memory),
+        Dtype::F64 => fits::<f64>(&spec.algo, network, loss, rows, memory),
     };
     match fits {
         Ok(true) => None,
@@ -74,18 +78,26 @@ pub fn stays_on_cpu(
     }
 }
 
-/// Whether weights fit beside a minibatch's activations, as the kernel of many steps needs it.
+/// Whether the network fits; for a sampler on minibatches, its weights beside a minibatch's activations, as the kernel
+/// of many steps needs it.
 fn fits<T: Real>(
-    sgld: &Sgld,
+    algo: &Algo,
     network: &Network,
     loss: &Loss,
     rows: usize,
     memory: SharedMemory,
 ) -> Result<bool, PlanError> {
-    // The kernels count rows as C's int.
-    let counted = [rows, sgld.batch_size].iter().all(|&rows| i32::try_from(rows).is_ok());
     NetworkPlan::new::<T>(network, loss, rows, memory)?;
-    Ok(counted && NetworkPlan::for_batch::<T>(network, loss, sgld.batch_size, memory)?.weights_are_shared())
+    // The kernels count rows as C's int.
+    let counted = |rows: usize| i32::try_from(rows).is_ok();
+    Ok(counted(rows)
+        && match *algo {
+            Algo::Sgld(Sgld { batch_size, .. }) => {
+                let plan = NetworkPlan::for_batch::<T>(network, loss, batch_size, memory)?;
+                counted(batch_size) && plan.weights_are_shared()
+            }
+            _ => true,
+        })
 }
 
 /// What a place of a run's random numbers is named by: the stream's id, and whose chains.
@@ -112,48 +124,12 @@ impl Stream {
     }
 }
 
-/// A run on its way: serialise it, and it goes on from there with the same bits.
-#[derive(Debug, Serialize, Deserialize)]
-struct Saved<T> {
-    /// On what it was begun.
-    arithmetic: String,
-    /// In order of their chains.
-    groups: Vec<Group<T>>,
-}
-
-/// Neighbouring chains that run together.
-#[derive(Debug, Serialize, Deserialize)]
-struct Group<T> {
-    /// Number of the first.
-    first: u32,
-    /// Iterations done.
-    iteration: u64,
-    chains: Vec<Chain<T>>,
-}
-
-/// One of them. Its state is that of the last look at the device.
-#[derive(Debug, Serialize, Deserialize)]
-struct Chain<T> {
-    state: State<T>,
-    trace: ChainTrace,
-}
-
-impl<T> Saved<T> {
-    fn progress(&self, total: u64) -> Progress {
-        let sum = |of: &dyn Fn(&Group<T>) -> u64| {
-            self.groups.iter().map(|group| of(group) * group.chains.len() as u64).sum()
-        };
-        Progress { iteration: sum(&|group| group.iteration), total: sum(&|_| total) }
-    }
-
-    /// Cuts a group in two.
-    fn halve(&mut self, at: usize) {
-        let group = &mut self.groups[at];
-        let chains = group.chains.split_off(group.chains.len().div_ceil(2));
-        let first = group.first + group.chains.len() as u32;
-        let half = Group { first, iteration: group.iteration, chains };
-        self.groups.insert(at + 1, half);
-    }
+/// What a sampler is given, whichever it is.
+#[derive(Clone, Copy)]
+struct Setting<'a, T> {
+    target: &'a DeviceTarget<'a, T>,
+    l0: f64,
+    stream: Stream,
 }
 
 /// Runs chains `0 .. chains` from w*, or from where `desk` has them, to their end; their outcomes, and L0.
@@ -168,66 +144,32 @@ pub fn run_chains<T: Element + Number>(
     (stream, chains): (Stream, usize),
     desk: &mut Desk<'_>,
 ) -> Result<(Vec<ChainOutcome>, f64), SamplerError> {
-    let Algo::Sgld(settings) = &spec.algo else {
-        let what = "sampler without a kernel for a device";
-        return Err(DeviceError::Length { what, expected: 0, given: chains }.into());
-    };
-    let method = sgld::Method::new(settings, target, adapted, stream);
-    let Iterations { total, .. } = method.iterations();
     let l0 = match target.l0 {
         Some(l0) => l0,
         None => loss_at_centre(place, target)?,
     };
-    let arithmetic = place.info().arithmetic();
-    let mut saved = match desk.part::<Saved<T>>()? {
-        Some(saved) if saved.arithmetic == arithmetic => saved,
-        before => {
-            if let Some(Saved { arithmetic: other, .. }) = before {
-                log::warn!("a checkpoint from {other} does not go on on {arithmetic}: the chains start over");
-            }
-            let starts: Vec<u32> = (0..chains as u32).step_by(MOST_CHAINS).collect();
-            let group = |&first: &u32| Group {
-                first,
-                iteration: 0,
-                chains: (first as usize..chains.min(first as usize + MOST_CHAINS))
-                    .map(|_| Chain { state: method.start(), trace: method.empty_trace() })
-                    .collect(),
-            };
-            Saved { groups: starts.iter().map(group).collect(), arithmetic }
+    let setting = Setting { target, l0, stream };
+    let role = stream.role;
+    let outcomes = match &spec.algo {
+        Algo::Sgld(spec) => drive::drive(place, &sgld::Method::new(spec, adapted, setting), chains, desk),
+        Algo::Hmc(spec) => {
+            let sampler = hamiltonian::Hamiltonian::hmc(spec, adapted, role);
+            drive::drive(place, &rounds::Method::new(sampler, setting), chains, desk)
+        }
+        Algo::Mala(spec) => {
+            let sampler = hamiltonian::Hamiltonian::mala(spec, adapted, role);
+            drive::drive(place, &rounds::Method::new(sampler, setting), chains, desk)
+        }
+        Algo::Mclmc(spec) => {
+            let sampler = microcanonical::Microcanonical::new(spec, adapted, role, target.centre.len());
+            drive::drive(place, &rounds::Method::new(sampler, setting), chains, desk)
+        }
+        _ => {
+            let what = "sampler without a kernel for a device";
+            return Err(DeviceError::Length { what, expected: 0, given: chains }.into());
         }
     };
-    while let Some(at) = saved.groups.iter().position(|group| group.iteration < total) {
-        let together = saved.groups[at].chains.len();
-        let live = match method.open(place, &saved.groups[at]) {
-            Err(SamplerError::Device(DeviceNetworkError::Device(DeviceError::OutOfMemory { bytes })))
-                if together > 1 =>
-            {
-                saved.halve(at);
-                let fewer = saved.groups[at].chains.len();
-                log::warn!(
-                    "{}: no room for {bytes} bytes of {together} chains in the device's memory; {fewer} run at a time",
-                    place.info().name
-                );
-                continue;
-            }
-            opened => opened?,
-        };
-        let mut pace = sgld::Pace::default();
-        while saved.groups[at].iteration < total {
-            live.advance(&mut saved.groups[at], l0, &mut pace)?;
-            desk.pulse_with(saved.progress(total), || {
-                live.fetch(&mut saved.groups[at])?;
-                Ok::<_, SamplerError>(postcard::to_stdvec(&saved)?)
-            })?;
-        }
-        live.fetch(&mut saved.groups[at])?;
-    }
-    let outcomes = saved.groups.into_iter().flat_map(|group| group.chains);
-    let outcomes = outcomes.map(|Chain { state, trace }| {
-        let (fge_warmup, fge_sampling) = method.work(&trace);
-        Ok(ChainOutcome { final_state: postcard::to_stdvec(&state)?, trace, fge_warmup, fge_sampling })
-    });
-    Ok((outcomes.collect::<Result<_, SamplerError>>()?, l0))
+    Ok((outcomes?, l0))
 }
 
 /// L_n(w*) in the device's own arithmetic.

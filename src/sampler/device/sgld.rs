@@ -1,51 +1,28 @@
 //! SGLD on a device: the launches of `sgld_steps`, and of the losses between them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Chain, DeviceTarget, Group, Stream};
+use super::drive::{self, Chain, Group, OnDevice, Pace};
+use super::{DeviceTarget, Setting};
 use crate::config::{Precond, Sgld};
 use crate::device::Element;
 use crate::device::gpu::{Buffer, DeviceError, Kernel, Launch, Number, Parameter, Place};
 use crate::sampler::chain::Iterations;
 use crate::sampler::sgld::{State, lengths};
 use crate::sampler::stochastic::{LOSS_COST, Lengths, batch_cost, layout, step_of};
-use crate::sampler::{Adapted, SamplerError};
+use crate::sampler::{Adapted, ChainOutcome, SamplerError};
 use crate::target::{DeviceNetwork, NetworkPlan};
-use crate::trace::ChainTrace;
 
 /// Steps of one launch at most, so that whoever watches is not kept waiting.
 const MOST_STEPS: u64 = 64;
 /// Launches between two looks at the device at most.
 const MOST_LAUNCHES: usize = 256;
-/// How long the device is left alone: longer than what a look costs, shorter than anybody waits.
-const LEFT_ALONE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(80)];
-
-/// How many launches are made between two looks at the device. No bit depends on it.
-#[derive(Debug)]
-pub struct Pace(usize);
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self(1)
-    }
-}
-
-impl Pace {
-    fn learn(&mut self, took: Duration) {
-        if took < LEFT_ALONE[0] {
-            self.0 = (2 * self.0).min(MOST_LAUNCHES);
-        } else if took > LEFT_ALONE[1] {
-            self.0 = (self.0 / 2).max(1);
-        }
-    }
-}
 
 /// SGLD on a target: what launches are made of.
 pub struct Method<'a, T> {
     spec: &'a Sgld,
-    target: &'a DeviceTarget<'a, T>,
+    setting: Setting<'a, T>,
     step_size: f64,
-    stream: Stream,
 }
 
 /// A group of chains in the device's memory.
@@ -69,45 +46,53 @@ pub struct Live<'a, T: Element + Number> {
 }
 
 impl<'a, T: Element + Number> Method<'a, T> {
-    pub fn new(spec: &'a Sgld, target: &'a DeviceTarget<'a, T>, adapted: &Adapted, stream: Stream) -> Self {
-        Self { spec, target, step_size: step_of(stream.role, adapted.step_size), stream }
+    pub fn new(spec: &'a Sgld, adapted: &Adapted, setting: Setting<'a, T>) -> Self {
+        Self { spec, step_size: step_of(setting.stream.role, adapted.step_size), setting }
     }
 
     fn lengths(&self) -> Lengths {
         lengths(self.spec)
     }
 
-    pub fn iterations(&self) -> Iterations {
-        self.lengths().iterations()
-    }
-
-    pub fn start(&self) -> State<T> {
-        State::at(self.target.centre, self.spec)
-    }
-
-    pub fn empty_trace(&self) -> ChainTrace {
-        ChainTrace::with_capacity(layout().len(), self.iterations().draws)
-    }
-
     fn step_cost(&self) -> f64 {
-        batch_cost(self.spec.batch_size, self.target.data.0.len() / self.target.network.in_dim)
+        let target = self.setting.target;
+        batch_cost(self.spec.batch_size, target.data.0.len() / target.network.in_dim)
     }
 
     /// Work after so many iterations and draws.
     fn fge(&self, iterations: u64, draws: usize) -> f64 {
         iterations as f64 * self.step_cost() + draws as f64 * LOSS_COST
     }
+}
 
-    /// Work of a whole chain: of its burn-in, and of its draws.
-    pub fn work(&self, trace: &ChainTrace) -> (f64, f64) {
-        let Iterations { burn_in, total, .. } = self.iterations();
-        let warmup = self.fge(burn_in, 0);
-        (warmup, self.fge(total, trace.draws()) - warmup)
+impl<T: Element + Number> OnDevice for Method<'_, T> {
+    type State = State<T>;
+
+    fn iterations(&self) -> Iterations {
+        self.lengths().iterations()
     }
 
-    /// Brings a group to the device.
-    pub fn open(&'a self, place: &'a dyn Place, group: &Group<T>) -> Result<Live<'a, T>, SamplerError> {
-        let DeviceTarget { network, loss, data, centre, .. } = *self.target;
+    fn columns(&self) -> usize {
+        layout().len()
+    }
+
+    fn start(&self) -> State<T> {
+        State::at(self.setting.target.centre, self.spec)
+    }
+
+    fn outcome(&self, Chain { state, trace }: Chain<State<T>>) -> Result<ChainOutcome, SamplerError> {
+        let Iterations { burn_in, total, .. } = self.iterations();
+        let fge_warmup = self.fge(burn_in, 0);
+        let fge_sampling = self.fge(total, trace.draws()) - fge_warmup;
+        Ok(ChainOutcome { final_state: postcard::to_stdvec(&state)?, trace, fge_warmup, fge_sampling })
+    }
+
+    fn open<'a>(
+        &'a self,
+        place: &'a dyn Place,
+        group: &Group<State<T>>,
+    ) -> Result<Box<dyn drive::Live<State<T>> + 'a>, SamplerError> {
+        let DeviceTarget { network, loss, data, centre, .. } = *self.setting.target;
         let (chains, d) = (group.chains.len(), centre.len());
         let batch = self.spec.batch_size;
         let plan = NetworkPlan::for_batch::<T>(network, loss, batch, place.info().shared)
@@ -117,7 +102,7 @@ impl<'a, T: Element + Number> Method<'a, T> {
         };
         let powers: Vec<f64> =
             group.chains.iter().flat_map(|c| [c.state.powers.0, c.state.powers.1]).collect();
-        Ok(Live {
+        Ok(Box::new(Live {
             method: self,
             place,
             there: DeviceNetwork::new(place, network, data, loss, chains)?,
@@ -132,18 +117,17 @@ impl<'a, T: Element + Number> Method<'a, T> {
             rows: Buffer::zeros(place, chains * batch)?,
             batch_losses: Buffer::zeros(place, MOST_LAUNCHES * chains)?,
             losses: Buffer::zeros(place, MOST_LAUNCHES * chains)?,
-        })
+        }))
     }
 }
 
-impl<T: Element + Number> Live<'_, T> {
-    /// Makes some launches, then looks at what they gave: draws go into the chains' traces.
-    pub fn advance(&self, group: &mut Group<T>, l0: f64, pace: &mut Pace) -> Result<(), SamplerError> {
+impl<T: Element + Number> drive::Live<State<T>> for Live<'_, T> {
+    fn advance(&mut self, group: &mut Group<State<T>>, pace: &mut Pace) -> Result<(), SamplerError> {
         let begun = Instant::now();
         let Iterations { total, .. } = self.method.iterations();
         let mut iteration = group.iteration;
-        let mut ends = Vec::with_capacity(pace.0);
-        while iteration < total && ends.len() < pace.0 {
+        let mut ends = Vec::with_capacity(pace.now());
+        while iteration < total && ends.len() < pace.now() {
             let end = self.end_of_launch(iteration);
             self.steps(group.first, iteration..end, ends.len())?;
             if self.is_draw(end) {
@@ -154,6 +138,7 @@ impl<T: Element + Number> Live<'_, T> {
         }
         let batch_losses = self.batch_losses.front(ends.len() * self.chains)?;
         let losses = self.losses.front(ends.len() * self.chains)?;
+        let Setting { target, l0, .. } = self.method.setting;
         let launches = batch_losses.chunks(self.chains).zip(losses.chunks(self.chains));
         for (&end, (batch_losses, losses)) in ends.iter().zip(launches) {
             let draws = group.chains[0].trace.draws() + 1;
@@ -162,18 +147,17 @@ impl<T: Element + Number> Live<'_, T> {
                 self.finite(end, batch_loss)?;
                 if self.is_draw(end) {
                     self.finite(end, loss)?;
-                    let llc = self.method.target.nbeta * (loss - l0);
+                    let llc = target.nbeta * (loss - l0);
                     chain.trace.push(&[llc, loss, batch_loss, fge]);
                 }
             }
         }
         group.iteration = iteration;
-        pace.learn(begun.elapsed());
+        pace.learn(begun.elapsed(), MOST_LAUNCHES);
         Ok(())
     }
 
-    /// Takes the chains' states from the device.
-    pub fn fetch(&self, group: &mut Group<T>) -> Result<(), SamplerError> {
+    fn fetch(&self, group: &mut Group<State<T>>) -> Result<(), SamplerError> {
         let d = self.centre.len();
         let w = self.w.front(self.chains * d)?;
         let [first, second] = [&self.first, &self.second].map(|moments| moments.front(moments.len()));
@@ -190,7 +174,9 @@ impl<T: Element + Number> Live<'_, T> {
         }
         Ok(())
     }
+}
 
+impl<T: Element + Number> Live<'_, T> {
     /// A launch ends where a draw is due, and before anybody waits too long.
     fn end_of_launch(&self, iteration: u64) -> u64 {
         let Sgld { eval_every, .. } = *self.method.spec;
@@ -210,7 +196,7 @@ impl<T: Element + Number> Live<'_, T> {
 
     /// Launches the steps of `range`; the last minibatches' losses go to row `row`.
     fn steps(&self, first: u32, range: std::ops::Range<u64>, row: usize) -> Result<(), DeviceError> {
-        let Method { spec, target, step_size, stream } = *self.method;
+        let Method { spec, setting: Setting { target, stream, .. }, step_size } = *self.method;
         let ([key0, key1], (x, y)) = (stream.key(), self.there.data());
         let net = Parameter::array(x)
             .and_array(y)
