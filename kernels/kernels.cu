@@ -12,7 +12,7 @@ using namespace lambda_hat;
 namespace {
 
 // The structures that kernels take by value must fit the 4 KiB that all devices allow.
-static_assert(sizeof(NetworkPlan) + sizeof(NetworkArgs<double>) + sizeof(SgldArgs<double>) < 4000, "too many parameters");
+static_assert(sizeof(NetworkPlan) + sizeof(NetworkArgs<double>) + sizeof(StepArgs<double>) < 4000, "too many parameters");
 static_assert(sizeof(NetworkPlan) + sizeof(NetworkArgs<double>) + sizeof(RoundArgs<double>) < 4000, "too many parameters");
 
 extern __shared__ __align__(16) char dynamic_shared[];
@@ -30,6 +30,13 @@ __device__ __forceinline__ Block here() {
         NAME(const __grid_constant__ NetworkPlan plan, const __grid_constant__ NetworkArgs<T> args) {      \
         const Block block = here();                                                                        \
         NetworkPass<T, GRADIENT, SHARED>(block, plan, args).run();                                         \
+    }
+
+#define STEP_KERNEL(NAME, SAMPLER, T, SHARED)                                                                          \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                               \
+        NAME(const __grid_constant__ NetworkPlan plan, const __grid_constant__ NetworkArgs<T> net,                     \
+             const __grid_constant__ StepArgs<T> args, T* packed, int steps) {                                         \
+        minibatch_steps<T, SAMPLER<T>, SHARED>(here(), plan, net, args, packed, steps);                                \
     }
 
 // One round, and many of them. Four blocks a multiprocessor leave the former 64 registers a thread: enough, where the
@@ -60,11 +67,12 @@ __device__ __forceinline__ Block here() {
                         double* loss) {                                                                                \
         reduce(here(), dim, segments, scale, grads, losses, grad, loss);                                               \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256, 2)                                                               \
-        sgld_steps_##SUFFIX(const __grid_constant__ NetworkPlan plan, const __grid_constant__ NetworkArgs<T> net,      \
-                            const __grid_constant__ SgldArgs<T> sgld, int steps) {                                     \
-        sgld_steps(here(), plan, net, sgld, steps);                                                                    \
-    }                                                                                                                  \
+    STEP_KERNEL(sgld_steps_##SUFFIX, Sgld, T, true)                                                                    \
+    STEP_KERNEL(sgld_steps_wide_##SUFFIX, Sgld, T, false)                                                              \
+    STEP_KERNEL(sghmc_steps_##SUFFIX, Sghmc, T, true)                                                                  \
+    STEP_KERNEL(sghmc_steps_wide_##SUFFIX, Sghmc, T, false)                                                            \
+    STEP_KERNEL(sgnht_steps_##SUFFIX, Sgnht, T, true)                                                                  \
+    STEP_KERNEL(sgnht_steps_wide_##SUFFIX, Sgnht, T, false)                                                            \
     ROUND_KERNELS(hamiltonian, SUFFIX, T)                                                                              \
     ROUND_KERNELS(microcanonical, SUFFIX, T)
 

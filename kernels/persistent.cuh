@@ -6,21 +6,21 @@
 
 namespace lambda_hat {
 
-// `steps` SGLD steps of chain block.y. The minibatch is one segment: plan.segment is at least sgld.batch. `net.rows` is
-// `sgld.rows`, `net.w` is `sgld.w`, and `net.loss` holds each chain's last minibatch's mean loss in the end.
-template <typename T>
-DEVICE void sgld_steps(const Block& block, const NetworkPlan& plan, const NetworkArgs<T>& net, const SgldArgs<T>& sgld,
-                       int steps) {
+// `steps` steps of chain block.y. The minibatch is one segment: plan.segment is at least args.batch. `net.rows` is
+// `args.rows`, `net.w` is `args.w`, and `net.loss` holds each chain's last minibatch's mean loss in the end. Where weights
+// are not in shared memory, the block packs its chain's into `packed`, which is `net.packed`.
+template <typename T, typename Sampler, bool Shared>
+DEVICE void minibatch_steps(const Block& block, const NetworkPlan& plan, const NetworkArgs<T>& net,
+                            const StepArgs<T>& args, T* packed, int steps) {
     const int chain = block.y;
     for (int step = 0; step < steps; ++step) {
-        FOR_THREADS(t, block) {
-            draw_rows(t, plan.threads, sgld, chain, step);
-            if (t == 0) sgld_powers(sgld, chain, step);
-        }
-        NetworkPass<T, true, true> pass(block, plan, net);
+        FOR_THREADS(t, block) { draw_rows(t, plan.threads, args, chain, step); }
+        Sampler::ahead(block, args, chain, step);
+        if (!Shared) pack_chain(block, plan, net.w, packed);
+        NetworkPass<T, true, Shared> pass(block, plan, net);
         pass.run();
         FOR_THREADS(t, block) {
-            sgld_update(t, plan.threads, sgld, chain, step, static_cast<const T*>(pass.grad));
+            Sampler::update(t, plan.threads, args, chain, step, static_cast<const T*>(pass.grad));
         }
     }
     FOR_THREADS(t, block) {

@@ -9,6 +9,7 @@
 #include "network.cuh"
 #include "philox.cuh"
 #include "shim.cuh"
+#include "sums.cuh"
 
 namespace lambda_hat {
 
@@ -82,26 +83,11 @@ struct Verdict {
 
 constexpr int SUMS = 3;
 
-DEVICE double* sums_of(const Block& block) { return reinterpret_cast<double*>(block.shared); }
 DEVICE Verdict& verdict_of(const Block& block) {
     return *reinterpret_cast<Verdict*>(sums_of(block) + SUMS * block.threads);
 }
 // What a round takes of shared memory.
 constexpr unsigned round_bytes(unsigned threads) { return SUMS * threads * sizeof(double) + sizeof(Verdict); }
-
-// Adds up what every thread has left in sums[k·threads + t], by halving, into sums[k·threads].
-template <int Count>
-DEVICE void add_up(const Block& block) {
-    double* sums = sums_of(block);
-    for (int half = block.threads / 2; half > 0; half /= 2) {
-        FOR_THREADS(t, block) {
-            if (t < half) {
-                UNROLL
-                for (int k = 0; k < Count; ++k) sums[k * block.threads + t] += sums[k * block.threads + t + half];
-            }
-        }
-    }
-}
 
 DEVICE bool is_finite(double x) { return x - x == 0.0; }
 DEVICE bool has_diverged(double error) { return !is_finite(error) || error > DIVERGENT; }

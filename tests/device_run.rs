@@ -20,12 +20,14 @@ samplers:
   - { name: hmc, overrides: { draws: 800, warmup: 300, chains: 2 } }
   - { name: mala, overrides: { draws: 800, warmup: 600, chains: 2 } }
   - { name: mclmc, overrides: { draws: 800, adjusted: false, thin: 10, chains: 2 } }
+  - { name: sghmc, overrides: { steps: 6000, warmup: 1000, eval_every: 10, batch_size: 32, chains: 2 } }
+  - { name: sgnht, overrides: { steps: 6000, warmup: 1000, eval_every: 10, batch_size: 32, chains: 2 } }
   - { name: nuts, overrides: { draws: 100, warmup: 100, chains: 2 } }
   - { name: sgld, overrides: { steps: 12000, warmup: 2000, step_size: 1e-3, eval_every: 10, batch_size: 32, chains: 6 } }
 ";
 
 /// Those of its samplers that have kernels.
-const ON_DEVICE: [&str; 4] = ["hmc", "mala", "mclmc", "sgld"];
+const ON_DEVICE: [&str; 6] = ["hmc", "mala", "mclmc", "sgld", "sghmc", "sgnht"];
 
 /// A root with the experiment in it.
 struct Job {
@@ -95,14 +97,14 @@ fn chains_with_a_kernel_run_on_the_device_and_the_others_stay() {
     assert_eq!(ran.code, 0, "{}", ran.err);
     for said in [
         "kernels built for the host (1.0 GiB, no device, host-kernels-sm80)",
-        "chains of 4 of 10 runs on the device; the rest on the CPU",
+        "chains of 6 of 14 runs on the device; the rest on the CPU",
         "nuts has no kernel for a device",
         "the target has no network",
     ] {
         assert!(ran.err.contains(said), "{said}: {}", ran.err);
     }
     // Two builds; on the device warmup, chains, control; of the others a unit a chain.
-    assert_eq!(executed(&ran), 2 + 4 * 3 + (1 + 2 + 1) + 4 * (1 + 2) + (1 + 6), "{}", ran.err);
+    assert_eq!(executed(&ran), 2 + 6 * 3 + (1 + 2 + 1) + 6 * (1 + 2) + (1 + 6), "{}", ran.err);
     let on_device: Vec<(Value, Value)> = ON_DEVICE
         .into_iter()
         .map(|sampler| {
@@ -121,7 +123,7 @@ fn chains_with_a_kernel_run_on_the_device_and_the_others_stay() {
 
     // On the CPU they are other runs, of the same λ̂.
     let ran = job.run(&["--device", "cpu", "--json"]);
-    assert_eq!((ran.code, executed(&ran)), (0, 3 * (1 + 2 + 1) + (1 + 6 + 1)), "{}", ran.err);
+    assert_eq!((ran.code, executed(&ran)), (0, 5 * (1 + 2 + 1) + (1 + 6 + 1)), "{}", ran.err);
     for (sampler, (manifest, there)) in ON_DEVICE.into_iter().zip(on_device) {
         let runs = job.runs_of(sampler);
         let of_target = |m: &Value| m["target_id"] == manifest["target_id"];

@@ -51,34 +51,43 @@ void network(bool backwards) {
     write_many(grad);
 }
 
-// SGLD chains, many steps a launch.
+// Chains of a sampler on minibatches from w*, many steps a launch.
 template <typename T>
-void sgld(bool backwards) {
+void steps(bool backwards) {
     const NetworkPlan plan = read_one<NetworkPlan>();
-    const int chains = read_one<int>(), rows = read_one<int>(), launches = read_one<int>(), steps = read_one<int>();
-    SgldArgs<T> args = read_one<SgldArgs<T>>();
+    const int sampler = read_one<int>(), chains = read_one<int>(), rows = read_one<int>();
+    const int launches = read_one<int>(), count = read_one<int>();
+    StepArgs<T> args = read_one<StepArgs<T>>();
     const std::vector<T> x = read_many<T>(static_cast<size_t>(rows) * plan.inputs);
     const std::vector<T> y = read_many<T>(static_cast<size_t>(rows) * plan.outputs);
-    const std::vector<T> centre = read_many<T>(plan.dim);
+    const std::vector<T> centre = read_many<T>(plan.dim), begins = read_many<T>(plan.dim);
+    const std::vector<double> number = read_many<double>(2);
     if (args.batch > plan.segment || plan.weights_shared == 0) stop("this plan is not for a minibatch in one block");
 
-    const size_t numbers = static_cast<size_t>(chains) * plan.dim;
-    std::vector<T> w, grad(numbers, T(NAN)), first(numbers, T(0)), second(numbers, T(1));
-    for (int c = 0; c < chains; ++c) w.insert(w.end(), centre.begin(), centre.end());
-    std::vector<double> powers(2 * static_cast<size_t>(chains), 1.0), loss(chains, NAN);
+    const size_t all = static_cast<size_t>(chains) * plan.dim;
+    std::vector<T> w, second, grad(all, T(NAN)), first(all, T(0));
+    std::vector<double> numbers, loss(chains, NAN);
+    for (int c = 0; c < chains; ++c) {
+        w.insert(w.end(), centre.begin(), centre.end());
+        second.insert(second.end(), begins.begin(), begins.end());
+        numbers.insert(numbers.end(), number.begin(), number.end());
+    }
     std::vector<unsigned> list(static_cast<size_t>(chains) * args.batch, 0);
     args.centre = centre.data();
     args.w = w.data();
     args.first = first.data();
     args.second = second.data();
-    args.powers = powers.data();
+    args.numbers = numbers.data();
     args.rows = list.data();
     const NetworkArgs<T> net{x.data(), y.data(), w.data(), nullptr, list.data(), args.batch, 1, grad.data(), loss.data()};
     for (int l = 0; l < launches; ++l) {
-        launch(1, chains, plan.threads, plan.shared_bytes, backwards,
-               [&](Block& block) { sgld_steps<T>(block, plan, net, args, steps); });
-        args.step += steps;
-        args.frozen_from -= steps;
+        launch(1, chains, plan.threads, plan.shared_bytes, backwards, [&](Block& block) {
+            if (sampler == 0) minibatch_steps<T, Sgld<T>, true>(block, plan, net, args, nullptr, count);
+            else if (sampler == 1) minibatch_steps<T, Sghmc<T>, true>(block, plan, net, args, nullptr, count);
+            else minibatch_steps<T, Sgnht<T>, true>(block, plan, net, args, nullptr, count);
+        });
+        args.step += count;
+        args.frozen_from -= count;
     }
     write_many(w);
     write_many(loss);
@@ -87,7 +96,7 @@ void sgld(bool backwards) {
 // Bytes of the structures that callers put together themselves.
 template <typename T>
 void sizes() {
-    write_many(std::vector<unsigned>{sizeof(NetworkPlan), sizeof(NetworkArgs<T>), sizeof(SgldArgs<T>), sizeof(RoundArgs<T>),
+    write_many(std::vector<unsigned>{sizeof(NetworkPlan), sizeof(NetworkArgs<T>), sizeof(StepArgs<T>), sizeof(RoundArgs<T>),
                                      sizeof(Flight), round_bytes(64)});
 }
 
@@ -125,7 +134,7 @@ void normals() {
 template <typename T>
 void answer(const std::string& name, bool backwards) {
     if (name == "network") network<T>(backwards);
-    else if (name == "sgld") sgld<T>(backwards);
+    else if (name == "steps") steps<T>(backwards);
     else if (name == "sizes") sizes<T>();
     else if (name == "words") raw_words();
     else if (name == "normals") normals<T>();

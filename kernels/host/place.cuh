@@ -66,10 +66,18 @@ void launch_kernel(bool backwards) {
     else if (kernel == "network_loss") run([&](Block& block) { NetworkPass<T, false, true>(block, plan, args).run(); });
     else if (kernel == "network_gradient_wide") run([&](Block& block) { NetworkPass<T, true, false>(block, plan, args).run(); });
     else if (kernel == "network_loss_wide") run([&](Block& block) { NetworkPass<T, false, false>(block, plan, args).run(); });
-    else if (kernel == "sgld_steps") {
-        const SgldArgs<T> sgld = read_one<SgldArgs<T>>();
+    else if (kernel.find("_steps") != std::string::npos) {
+        const StepArgs<T> chains = read_one<StepArgs<T>>();
+        T* packed = read_one<T*>();
         const int steps = read_one<int>();
-        run([&](Block& block) { sgld_steps<T>(block, plan, args, sgld, steps); });
+        const auto made = [&](auto body) { run([&](Block& block) { body(block, plan, args, chains, packed, steps); }); };
+        if (kernel == "sgld_steps") made(minibatch_steps<T, Sgld<T>, true>);
+        else if (kernel == "sgld_steps_wide") made(minibatch_steps<T, Sgld<T>, false>);
+        else if (kernel == "sghmc_steps") made(minibatch_steps<T, Sghmc<T>, true>);
+        else if (kernel == "sghmc_steps_wide") made(minibatch_steps<T, Sghmc<T>, false>);
+        else if (kernel == "sgnht_steps") made(minibatch_steps<T, Sgnht<T>, true>);
+        else if (kernel == "sgnht_steps_wide") made(minibatch_steps<T, Sgnht<T>, false>);
+        else stop("unknown kernel");
     } else if (kernel == "hamiltonian_rounds" || kernel == "microcanonical_rounds") {
         const RoundArgs<T> chains = read_one<RoundArgs<T>>();
         const int rounds = read_one<int>();

@@ -346,6 +346,8 @@ pub fn trace_numbers<T: Element>(
 pub fn device_trace_numbers(spec: &SamplerSpec) -> u64 {
     let draws = match &spec.algo {
         Algo::Sgld(spec) => sgld::lengths(spec).iterations().draws,
+        Algo::Sghmc(spec) => sghmc::lengths(spec).iterations().draws,
+        Algo::Sgnht(spec) => sgnht::lengths(spec).iterations().draws,
         Algo::Hmc(Hmc { draws, .. }) | Algo::Mala(Mala { draws, .. }) | Algo::Mclmc(Mclmc { draws, .. }) => {
             leapfrog::control_draws(*draws).max(*draws)
         }

@@ -35,9 +35,16 @@ pub struct SghmcKernel<T> {
 /// Where a chain is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State<T> {
-    w: Vec<T>,
-    v: Vec<T>,
-    fge: f64,
+    pub(super) w: Vec<T>,
+    pub(super) v: Vec<T>,
+    pub(super) fge: f64,
+}
+
+impl<T: Element> State<T> {
+    /// A chain at w*.
+    pub(super) fn at(centre: &[T]) -> Self {
+        Self { w: centre.to_vec(), v: vec![T::ZERO; centre.len()], fge: 0.0 }
+    }
 }
 
 impl<T: Element> Kernel<T> for SghmcKernel<T> {
@@ -56,7 +63,7 @@ impl<T: Element> Kernel<T> for SghmcKernel<T> {
     }
 
     fn start(&self, posterior: &Posterior<'_, T>, _: &mut Scratch<T>) -> Result<State<T>, SamplerError> {
-        Ok(State { w: posterior.centre().to_vec(), v: vec![T::ZERO; posterior.dim()], fge: 0.0 })
+        Ok(State::at(posterior.centre()))
     }
 
     fn step(
@@ -92,7 +99,7 @@ impl<T: Element> Kernel<T> for SghmcKernel<T> {
     }
 }
 
-fn lengths(spec: &Sghmc) -> Lengths {
+pub(super) fn lengths(spec: &Sghmc) -> Lengths {
     Lengths { steps: spec.steps, warmup: spec.warmup, eval_every: spec.eval_every }
 }
 

@@ -39,13 +39,21 @@ pub struct SgnhtKernel<T> {
 /// Where a chain is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State<T> {
-    w: Vec<T>,
-    p: Vec<T>,
+    pub(super) w: Vec<T>,
+    pub(super) p: Vec<T>,
     /// The last minibatch's ∇Ũ(w).
-    force: Vec<T>,
+    pub(super) force: Vec<T>,
     /// ξ·h
-    friction: f64,
-    fge: f64,
+    pub(super) friction: f64,
+    pub(super) fge: f64,
+}
+
+impl<T: Element> State<T> {
+    /// A chain at w*, where ∇U is `force`.
+    pub(super) fn at(centre: &[T], force: Vec<T>, spec: &Sgnht) -> Self {
+        let p = vec![T::ZERO; centre.len()];
+        Self { w: centre.to_vec(), p, force, friction: spec.friction, fge: 1.0 }
+    }
 }
 
 impl<T: Element> SgnhtKernel<T> {
@@ -84,10 +92,9 @@ impl<T: Element> Kernel<T> for SgnhtKernel<T> {
         posterior: &Posterior<'_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<State<T>, SamplerError> {
-        let w = posterior.centre().to_vec();
-        let mut force = vec![T::ZERO; w.len()];
-        posterior.energy_grad(&w, &mut force, &mut scratch.potential);
-        Ok(State { p: vec![T::ZERO; w.len()], w, force, friction: self.spec.friction, fge: 1.0 })
+        let mut force = vec![T::ZERO; posterior.dim()];
+        posterior.energy_grad(posterior.centre(), &mut force, &mut scratch.potential);
+        Ok(State::at(posterior.centre(), force, &self.spec))
     }
 
     fn step(
@@ -132,7 +139,7 @@ impl<T: Element> Kernel<T> for SgnhtKernel<T> {
     }
 }
 
-fn lengths(spec: &Sgnht) -> Lengths {
+pub(super) fn lengths(spec: &Sgnht) -> Lengths {
     Lengths { steps: spec.steps, warmup: spec.warmup, eval_every: spec.eval_every }
 }
 

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use lambda_hat::config::{
-    Activation, Algo, Dtype, Hmc, Integrator, Loss, Mala, Mclmc, Network, Precond, SamplerSpec, Sgld,
+    Activation, Algo, Dtype, Hmc, Integrator, Loss, Mala, Mclmc, Network, Precond, SamplerSpec, Sghmc, Sgld,
+    Sgnht,
 };
 use lambda_hat::device::gpu::{Buffer, DeviceError, HostKernels, Number, Place, RankDevice};
 use lambda_hat::device::{Element, SharedMemory};
@@ -108,6 +109,18 @@ fn of_sgld(sgld: Sgld) -> Case {
     Case { algo: Algo::Sgld(sgld), adapted }
 }
 
+fn sghmc(steps: u64, eval_every: u64) -> Case {
+    let (batch_size, step_size, friction) = (21, Some(2e-3), 0.2);
+    let sghmc = Sghmc { steps, warmup: steps / 10, batch_size, step_size, friction, eval_every };
+    Case { algo: Algo::Sghmc(sghmc), adapted: Adapted { step_size: 2e-3, ..Adapted::default() } }
+}
+
+fn sgnht(steps: u64, eval_every: u64) -> Case {
+    let (batch_size, step_size, friction) = (21, Some(2e-3), 0.2);
+    let sgnht = Sgnht { steps, warmup: steps / 10, batch_size, step_size, friction, eval_every };
+    Case { algo: Algo::Sgnht(sgnht), adapted: Adapted { step_size: 2e-3, ..Adapted::default() } }
+}
+
 /// M⁻¹ of `d` coordinates, or σ²: around the posterior's own variances.
 fn variances(d: usize) -> Vec<f64> {
     (0..d).map(|i| 0.02 + 0.01 * (i % 3) as f64).collect()
@@ -207,6 +220,11 @@ fn bits(d: usize) -> Vec<Bits> {
         draws: 130 / 3 - 10 / 3,
         chain: (d * (2 + 2), 4 * 21 + 2 * 8 * 256 + 8 * 6),
     });
+    let of_momenta = [sghmc(130, 3), sgnht(130, 3)].map(|case| Bits {
+        case,
+        draws: 130 / 3 - 13 / 3,
+        chain: (d * (2 + 2), 4 * 21 + 2 * 8 * 256 + 8 * 6),
+    });
     // Five vectors, a segment's gradient; the draws of 256 rounds, 16 numbers of its flight, three losses.
     let of_rounds = |case, draws, thin: usize| Bits {
         case,
@@ -216,6 +234,7 @@ fn bits(d: usize) -> Vec<Bits> {
     let verlet = Integrator::IsokineticVelocityVerlet;
     sglds
         .into_iter()
+        .chain(of_momenta)
         .chain([
             of_rounds(hmc(40, d), 40, 1),
             of_rounds(mala(35, d), 35, 3),
@@ -274,6 +293,37 @@ fn launches_stay_within_the_memory_that_was_allocated() {
         let place = open(HostKernels::new(program.clone()));
         let ran = run(place.as_ref(), &case, &problem, 2, &mut Desk::unwatched());
         assert_eq!(ran.expect("runs").len(), 2);
+    }
+}
+
+/// Weights in global memory: bits, and that steps see the weights as they are now. With one row the last minibatch's loss
+/// is that of all rows one step before, which is as good as no step away.
+#[test]
+fn chains_whose_weights_are_in_global_memory_see_their_own() {
+    let Some(program) = host(false) else { return };
+    let problem = Problem::<f64>::new(&[180, 100], 1);
+    let d = problem.centre.len();
+    let plan = NetworkPlan::for_batch::<f64>(&problem.network, &Loss::Mse, 21, SharedMemory::SM_80);
+    assert!(!plan.expect("fits").weights_are_shared());
+    let step_size = 1e-6;
+    let short =
+        Sgld { steps: 40, warmup: 1, eval_every: 10, step_size: Some(step_size), ..sgld(Precond::None) };
+    let with_step = |case: Case| Case { adapted: Adapted { step_size, ..case.adapted }, ..case };
+    for case in [of_sgld(short), with_step(sghmc(40, 10)), with_step(sgnht(40, 10)), mala(1, d)] {
+        let on = |backwards, chains| {
+            let place = open(HostKernels { backwards, ..HostKernels::new(program.clone()) });
+            run(place.as_ref(), &case, &problem, chains, &mut Desk::unwatched()).expect("runs")
+        };
+        let whole = on(false, 2);
+        assert!(on(true, 2) == whole && on(false, 1)[0] == whole[0], "{case:?}");
+        assert_ne!(whole[0].trace, whole[1].trace);
+        let [losses, last] = [1, 2].map(|column| &whole[0].trace.values[column]);
+        if !matches!(case.algo, Algo::Mala(_)) {
+            let moved = losses.iter().fold(0.0, |m: f64, l| m.max((l - losses[0]).abs()));
+            for (loss, last) in losses.iter().zip(last) {
+                assert!((loss - last).abs() < 0.3 * moved, "{case:?}: {loss} {last} {moved}");
+            }
+        }
     }
 }
 
@@ -371,6 +421,8 @@ fn lambda_agrees_with_the_samplers_of_the_cpu() {
     lambda_agrees::<f64>(&program, &long(Precond::None));
     lambda_agrees::<f32>(&program, &long(Precond::Rmsprop));
     lambda_agrees::<f32>(&program, &long(Precond::Adam));
+    lambda_agrees::<f64>(&program, &sghmc(40_000, 20));
+    lambda_agrees::<f32>(&program, &sgnht(40_000, 20));
     let d = param_count(&network(&[2]));
     lambda_agrees::<f64>(&program, &hmc(1500, d));
     lambda_agrees::<f32>(&program, &mala(2000, d));
@@ -440,8 +492,9 @@ fn what_has_no_kernel_stays_on_the_cpu_and_why() {
     let slope = Sgld { gamma_term: true, ..plain.clone() };
     assert!(told(why(&slope, Some(&small), 100)).contains("gamma_term"));
     assert!(told(why(&plain, Some(&network(&[4; 30])), 100)).contains("layers"));
-    assert!(told(why(&plain, Some(&network(&[300, 300])), 100)).contains("shared memory"));
-    // Gradients over all rows are there for weights in global memory as well.
+    // Weights in global memory do as well; activations must fit.
+    assert_eq!(why(&plain, Some(&network(&[300, 300])), 100), None);
+    assert!(told(why(&plain, Some(&network(&[4000])), 100)).contains("shared memory"));
     let d = param_count(&small);
     let with = |case: Case, change: &dyn Fn(&mut Mclmc)| match case {
         Case { algo: Algo::Mclmc(mut mclmc), adapted } => {
@@ -451,7 +504,7 @@ fn what_has_no_kernel_stays_on_the_cpu_and_why() {
         case => case,
     };
     let unadjusted = mclmc(1, d, Integrator::IsokineticMclachlan);
-    for case in [hmc(1, d), mala(1, d), unadjusted.clone()] {
+    for case in [hmc(1, d), mala(1, d), unadjusted.clone(), sghmc(10, 1), sgnht(10, 1)] {
         assert_eq!(of(&case, Some(&small), 100), None);
         assert_eq!(of(&case, Some(&network(&[300, 300])), 100), None);
         assert!(told(of(&case, Some(&network(&[4; 30])), 100)).contains("layers"));

@@ -23,7 +23,7 @@ fn structures_have_the_sizes_that_launches_give_them() {
     let expected = [
         18 * 4 + 2 * 8 + 24 * 14 * 4,
         7 * 8 + 2 * 4,
-        6 * 4 + 6 * 8 + 6 * 8 + 6 * 4,
+        6 * 4 + 6 * 8 + 7 * 8 + 6 * 4,
         4 * 4 + 3 * 8 + 11 * 8 + 5 * 8 + 4 * 4,
         16 * 8,
         // Three sums a thread, and what thread 0 tells the others.
@@ -115,11 +115,15 @@ fn rows_of(program: &Path, chain: u32, step: u64, batch: usize, n: usize) -> Vec
 
 /// Settings of a chain of the test.
 #[derive(Clone, Copy, Debug)]
-struct Sgld {
-    precond: i32,
-    correction: bool,
-    /// Steps after which the moments stand still.
-    frozen_from: usize,
+enum Sampler {
+    /// `frozen_from`: steps after which the moments stand still.
+    Sgld {
+        precond: i32,
+        correction: bool,
+        frozen_from: usize,
+    },
+    Sghmc,
+    Sgnht,
 }
 
 const STEP: f64 = 1e-3;
@@ -127,51 +131,124 @@ const NBETA: f64 = 40.0;
 const GAMMA: f64 = 3.0;
 const BETAS: (f64, f64) = (0.9, 0.95);
 const EPS: f64 = 0.1;
+const FRICTION: f64 = 0.3;
 pub const FIRST_CHAIN: u32 = 5;
 const FIRST_STEP: u64 = (1 << 32) - 2;
 const LAUNCHES: usize = 3;
 const STEPS: usize = 2;
 
-/// The chain's parameters after all steps, by the formulas of the CPU's sampler in `f64`.
-fn expected<T: Wire>(
-    program: &Path,
-    spec: Sgld,
+/// A chain by the formulas of the CPU's samplers in `f64`, on the device's random numbers.
+struct Reference<'a> {
+    program: &'a Path,
     chain: u32,
-    potential: &NetworkPotential<f64>,
-    centre: &[f64],
+    potential: &'a NetworkPotential<f64>,
+    centre: Vec<f64>,
     batch: usize,
-) -> Vec<f64> {
-    let d = centre.len();
-    let mut w = centre.to_vec();
-    let (mut first, mut second, mut powers) = (vec![0.0; d], vec![1.0; d], (1.0, 1.0));
-    let (mut grad, mut scratch) = (vec![0.0; d], vec![0.0; potential.batch_scratch_len(batch)]);
-    for t in 0..LAUNCHES * STEPS {
+}
+
+impl Reference<'_> {
+    /// Gradient of the minibatch's mean loss at `w`, and the noise.
+    fn draw<T: Wire>(&self, t: usize) -> (Vec<u32>, Vec<f64>) {
         let step = FIRST_STEP + t as u64;
-        let rows = rows_of(program, chain, step, batch, potential.rows());
-        let eta = wide(&noise::<T>(program, chain, step, batch.div_ceil(2) as u32, d));
-        potential.batch_loss_grad(&w, &rows, &mut grad, &mut scratch);
-        let moving = t < spec.frozen_from;
-        if moving {
-            powers = (powers.0 * BETAS.0, powers.1 * BETAS.1);
-        }
-        let correct = |power: f64| if spec.correction { 1.0 / (1.0 - power) } else { 1.0 };
-        for i in 0..d {
-            let (mut direction, mut shrink) = (grad[i], 1.0);
-            if spec.precond > 0 {
-                if moving {
-                    second[i] = BETAS.1 * second[i] + (1.0 - BETAS.1) * grad[i] * grad[i];
-                }
-                shrink = 1.0 / ((second[i] * correct(powers.1)).sqrt() + EPS);
+        let rows = rows_of(self.program, self.chain, step, self.batch, self.potential.rows());
+        let first = self.batch.div_ceil(2) as u32;
+        (rows, wide(&noise::<T>(self.program, self.chain, step, first, self.centre.len())))
+    }
+
+    fn gradient(&self, w: &[f64], rows: &[u32]) -> Vec<f64> {
+        let (mut grad, mut scratch) =
+            (vec![0.0; w.len()], vec![0.0; self.potential.batch_scratch_len(self.batch)]);
+        self.potential.batch_loss_grad(w, rows, &mut grad, &mut scratch);
+        grad
+    }
+
+    /// ∇Ũ
+    fn force(&self, w: &[f64], rows: &[u32]) -> Vec<f64> {
+        let grad = self.gradient(w, rows);
+        (0..w.len()).map(|i| GAMMA * (w[i] - self.centre[i]) + NBETA * grad[i]).collect()
+    }
+
+    /// The parameters after all steps.
+    fn end<T: Wire>(&self, sampler: Sampler) -> Vec<f64> {
+        match sampler {
+            Sampler::Sgld { precond, correction, frozen_from } => {
+                self.sgld::<T>(precond, correction, frozen_from)
             }
-            if spec.precond == 2 {
-                first[i] = BETAS.0 * first[i] + (1.0 - BETAS.0) * grad[i];
-                direction = first[i] * correct(powers.0);
-            }
-            let drift = shrink * (GAMMA * (w[i] - centre[i]) + NBETA * direction);
-            w[i] += -0.5 * STEP * drift + (STEP * shrink).sqrt() * eta[i];
+            Sampler::Sghmc => self.sghmc::<T>(),
+            Sampler::Sgnht => self.sgnht::<T>(),
         }
     }
-    w
+
+    fn sgld<T: Wire>(&self, precond: i32, correction: bool, frozen_from: usize) -> Vec<f64> {
+        let d = self.centre.len();
+        let mut w = self.centre.clone();
+        let (mut first, mut second, mut powers) = (vec![0.0; d], vec![1.0; d], (1.0, 1.0));
+        for t in 0..LAUNCHES * STEPS {
+            let (rows, eta) = self.draw::<T>(t);
+            let grad = self.gradient(&w, &rows);
+            let moving = t < frozen_from;
+            if moving {
+                powers = (powers.0 * BETAS.0, powers.1 * BETAS.1);
+            }
+            let correct = |power: f64| if correction { 1.0 / (1.0 - power) } else { 1.0 };
+            for i in 0..d {
+                let (mut direction, mut shrink) = (grad[i], 1.0);
+                if precond > 0 {
+                    if moving {
+                        second[i] = BETAS.1 * second[i] + (1.0 - BETAS.1) * grad[i] * grad[i];
+                    }
+                    shrink = 1.0 / ((second[i] * correct(powers.1)).sqrt() + EPS);
+                }
+                if precond == 2 {
+                    first[i] = BETAS.0 * first[i] + (1.0 - BETAS.0) * grad[i];
+                    direction = first[i] * correct(powers.0);
+                }
+                let drift = shrink * (GAMMA * (w[i] - self.centre[i]) + NBETA * direction);
+                w[i] += -0.5 * STEP * drift + (STEP * shrink).sqrt() * eta[i];
+            }
+        }
+        w
+    }
+
+    fn sghmc<T: Wire>(&self) -> Vec<f64> {
+        let (mut w, mut v) = (self.centre.clone(), vec![0.0; self.centre.len()]);
+        for t in 0..LAUNCHES * STEPS {
+            let (rows, xi) = self.draw::<T>(t);
+            let force = self.force(&w, &rows);
+            for i in 0..w.len() {
+                v[i] = (1.0 - FRICTION) * v[i] - STEP * force[i] + (2.0 * FRICTION * STEP).sqrt() * xi[i];
+                w[i] += v[i];
+            }
+        }
+        w
+    }
+
+    /// From a force of 1 everywhere, which the first half kick takes.
+    fn sgnht<T: Wire>(&self) -> Vec<f64> {
+        let d = self.centre.len();
+        let (mut w, mut p, mut force, mut friction) =
+            (self.centre.clone(), vec![0.0; d], vec![1.0; d], FRICTION);
+        let half = 0.5 * STEP.sqrt();
+        let warm =
+            |p: &[f64]| 0.5 * FRICTION / 100.0 * (p.iter().map(|p| p * p).sum::<f64>() / d as f64 - 1.0);
+        for t in 0..LAUNCHES * STEPS {
+            let (rows, xi) = self.draw::<T>(t);
+            for i in 0..d {
+                p[i] -= half * force[i];
+                w[i] += half * p[i];
+            }
+            friction += warm(&p);
+            let spread = (1.0 - (-2.0 * friction).exp()) / friction;
+            for i in 0..d {
+                p[i] = (-friction).exp() * p[i] + (FRICTION * spread).sqrt() * xi[i];
+            }
+            friction += warm(&p);
+            w.iter_mut().zip(&p).for_each(|(w, p)| *w += half * p);
+            force = self.force(&w, &rows);
+            p.iter_mut().zip(&force).for_each(|(p, f)| *p -= half * f);
+        }
+        w
+    }
 }
 
 fn chains_agree<T: Wire>(program: &Path, tolerance: f64) {
@@ -190,16 +267,25 @@ fn chains_agree<T: Wire>(program: &Path, tolerance: f64) {
     let potential = NetworkPotential::new(&network, &wide(&x), &wide(&y), &Loss::Mse);
     let plan = NetworkPlan::for_batch::<T>(&network, &Loss::Mse, batch, SharedMemory::SM_80).expect("fits");
     let mut worst = 0.0f64;
-    for (precond, correction, frozen_from) in
-        [(0, false, 0), (1, true, 100), (2, true, 100), (1, false, 3), (2, true, 4)]
-    {
-        let spec = Sgld { precond, correction, frozen_from };
+    let sglds = [(0, false, 0), (1, true, 100), (2, true, 100), (1, false, 3), (2, true, 4)];
+    let sglds =
+        sglds.map(|(precond, correction, frozen_from)| Sampler::Sgld { precond, correction, frozen_from });
+    for sampler in sglds.into_iter().chain([Sampler::Sghmc, Sampler::Sgnht]) {
+        let (kind, begins) = match sampler {
+            Sampler::Sgld { .. } => (0, [1.0; 2]),
+            Sampler::Sghmc => (1, [0.0; 2]),
+            Sampler::Sgnht => (2, [FRICTION, 0.0]),
+        };
+        let (precond, correction, frozen_from) = match sampler {
+            Sampler::Sgld { precond, correction, frozen_from } => (precond, correction, frozen_from),
+            _ => (0, false, 0),
+        };
         let mut answers = Vec::new();
         for backwards in [false, true] {
             let mut requests = Requests::default();
-            requests.begin::<T>("sgld", backwards);
+            requests.begin::<T>("steps", backwards);
             requests.0.extend(plan.to_bytes());
-            requests.integers(&[chains, n as i32, LAUNCHES as i32, STEPS as i32]);
+            requests.integers(&[kind, chains, n as i32, LAUNCHES as i32, STEPS as i32]);
             requests.words(&[
                 KEY[0],
                 KEY[1],
@@ -209,7 +295,7 @@ fn chains_agree<T: Wire>(program: &Path, tolerance: f64) {
                 (FIRST_STEP >> 32) as u32,
             ]);
             requests.pointers(6);
-            requests.doubles(&[STEP, NBETA, GAMMA, BETAS.0, BETAS.1, EPS]);
+            requests.doubles(&[STEP, NBETA, GAMMA, BETAS.0, BETAS.1, EPS, FRICTION]);
             requests.integers(&[
                 d as i32,
                 batch as i32,
@@ -218,33 +304,34 @@ fn chains_agree<T: Wire>(program: &Path, tolerance: f64) {
                 i32::from(correction),
                 frozen_from as i32,
             ]);
-            for array in [&x, &y, &centre] {
+            for array in [&x, &y, &centre, &vec![T::ONE; d]] {
                 T::put(array, &mut requests.0);
             }
+            requests.doubles(&begins);
             answers.push(requests.run(program));
         }
-        assert!(answers[0] == answers[1], "{spec:?}: other bits with threads the other way");
+        assert!(answers[0] == answers[1], "{sampler:?}: other bits with threads the other way");
         let got = T::take(&mut &answers[0][..], chains as usize * d);
         for (c, w) in got.chunks(d).enumerate() {
-            let expected =
-                expected::<T>(program, spec, FIRST_CHAIN + c as u32, &potential, &wide(&centre), batch);
-            let off = distance(w, &expected);
-            assert!(off <= tolerance, "{spec:?} chain {c}: {off:e}");
+            let chain = FIRST_CHAIN + c as u32;
+            let reference = Reference { program, chain, potential: &potential, centre: wide(&centre), batch };
+            let off = distance(w, &reference.end::<T>(sampler));
+            assert!(off <= tolerance, "{sampler:?} chain {c}: {off:e}");
             worst = worst.max(off);
         }
     }
-    println!("{}: SGLD chains, largest relative error {worst:.1e}", T::NAME);
+    println!("{}: chains on minibatches, largest relative error {worst:.1e}", T::NAME);
 }
 
 #[test]
-fn sgld_chains_follow_the_formulas_of_the_cpu() {
+fn chains_on_minibatches_follow_the_formulas_of_the_cpu() {
     let Some(program) = host(false) else { return };
     chains_agree::<f64>(&program, 1e-12);
     chains_agree::<f32>(&program, 1e-5);
 }
 
 #[test]
-fn sgld_chains_stay_within_their_memory_and_within_the_language() {
+fn chains_on_minibatches_stay_within_their_memory_and_within_the_language() {
     let Some(program) = host(true) else { return };
     chains_agree::<f32>(&program, 1e-5);
 }

@@ -2,10 +2,10 @@
 
 use super::buffer::{Buffer, Number};
 
-/// Bytes of `NetworkPlan`, `NetworkArgs`, `SgldArgs` and `RoundArgs` of the kernels' sources.
+/// Bytes of `NetworkPlan`, `NetworkArgs`, `StepArgs` and `RoundArgs` of the kernels' sources.
 const PLAN: usize = 18 * 4 + 2 * 8 + 24 * 14 * 4;
 const ARGS: usize = 7 * 8 + 2 * 4;
-const SGLD: usize = 6 * 4 + 6 * 8 + 6 * 8 + 6 * 4;
+const STEP: usize = 6 * 4 + 6 * 8 + 7 * 8 + 6 * 4;
 const ROUND: usize = 4 * 4 + 3 * 8 + 11 * 8 + 5 * 8 + 4 * 4;
 
 /// A kernel of `kernels/kernels.cu`; each is there for `f32` and for `f64`.
@@ -23,8 +23,18 @@ pub enum Kernel {
     NetworkPack,
     /// Sums segments.
     Reduce,
-    /// Steps of SGLD chains.
+    /// Steps of SGLD chains, weights in shared memory.
     SgldSteps,
+    /// The same, packed weights in global memory.
+    SgldStepsWide,
+    /// Steps of SGHMC chains.
+    SghmcSteps,
+    /// The same, packed weights in global memory.
+    SghmcStepsWide,
+    /// Steps of SGNHT chains.
+    SgnhtSteps,
+    /// The same, packed weights in global memory.
+    SgnhtStepsWide,
     /// One round of Hamiltonian chains, after the gradients where their paths are.
     HamiltonianRound,
     /// Rounds of Hamiltonian chains, gradients included.
@@ -37,7 +47,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::NetworkGradient,
         Self::NetworkLoss,
         Self::NetworkGradientWide,
@@ -45,6 +55,11 @@ impl Kernel {
         Self::NetworkPack,
         Self::Reduce,
         Self::SgldSteps,
+        Self::SgldStepsWide,
+        Self::SghmcSteps,
+        Self::SghmcStepsWide,
+        Self::SgnhtSteps,
+        Self::SgnhtStepsWide,
         Self::HamiltonianRound,
         Self::HamiltonianRounds,
         Self::MicrocanonicalRound,
@@ -61,6 +76,11 @@ impl Kernel {
             Self::NetworkPack => "network_pack",
             Self::Reduce => "reduce",
             Self::SgldSteps => "sgld_steps",
+            Self::SgldStepsWide => "sgld_steps_wide",
+            Self::SghmcSteps => "sghmc_steps",
+            Self::SghmcStepsWide => "sghmc_steps_wide",
+            Self::SgnhtSteps => "sgnht_steps",
+            Self::SgnhtStepsWide => "sgnht_steps_wide",
             Self::HamiltonianRound => "hamiltonian_round",
             Self::HamiltonianRounds => "hamiltonian_rounds",
             Self::MicrocanonicalRound => "microcanonical_round",
@@ -73,7 +93,12 @@ impl Kernel {
         match self {
             Self::NetworkPack => &[PLAN, 8, 8],
             Self::Reduce => &[4, 4, 8, 8, 8, 8, 8],
-            Self::SgldSteps => &[PLAN, ARGS, SGLD, 4],
+            Self::SgldSteps
+            | Self::SgldStepsWide
+            | Self::SghmcSteps
+            | Self::SghmcStepsWide
+            | Self::SgnhtSteps
+            | Self::SgnhtStepsWide => &[PLAN, ARGS, STEP, 8, 4],
             Self::HamiltonianRound | Self::MicrocanonicalRound => &[ROUND],
             Self::HamiltonianRounds | Self::MicrocanonicalRounds => &[PLAN, ARGS, ROUND, 4],
             _ => &[PLAN, ARGS],

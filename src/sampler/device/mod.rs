@@ -5,17 +5,19 @@
 //! bits depend on neither the chains that run beside it nor on where launches, checkpoints and kills fall.
 //!
 //! Chains run in groups. A group that the device's memory does not hold is cut in two halves, which run one after the
-//! other. `drive` has what all samplers share; `sgld` takes minibatches, a block of threads a chain; `rounds` takes
-//! gradients over all rows, of which `hamiltonian` and `microcanonical` make steps.
+//! other. `drive` has what all samplers share; `minibatch` is for those on minibatches (`sgld`, `momentum`), `rounds` for
+//! those on gradients over all rows (`hamiltonian`, `microcanonical`).
 
 mod drive;
 mod hamiltonian;
 mod microcanonical;
+mod minibatch;
+mod momentum;
 mod rounds;
 mod sgld;
 
 use super::{Adapted, ChainOutcome, Role, SamplerError};
-use crate::config::{Algo, Dtype, Loss, Network, SamplerSpec, Sgld};
+use crate::config::{Algo, Dtype, Loss, Network, SamplerSpec, Sghmc, Sgld, Sgnht};
 use crate::device::gpu::{Buffer, DeviceError, Number, Place};
 use crate::device::{Element, SharedMemory};
 use crate::num::Real;
@@ -49,14 +51,16 @@ pub fn stays_on_cpu(
     rows: usize,
     memory: SharedMemory,
 ) -> Option<String> {
-    match &spec.algo {
-        Algo::Hmc(_) | Algo::Mala(_) | Algo::Mclmc(_) => {}
-        Algo::Sgld(sgld) if sgld.gamma_term => {
+    let batch = match &spec.algo {
+        Algo::Hmc(_) | Algo::Mala(_) | Algo::Mclmc(_) => None,
+        Algo::Sgld(Sgld { gamma_term: true, .. }) => {
             return Some("gamma_term needs Hessian-vector products, which have no kernel".to_owned());
         }
-        Algo::Sgld(_) => {}
+        Algo::Sgld(Sgld { batch_size, .. })
+        | Algo::Sghmc(Sghmc { batch_size, .. })
+        | Algo::Sgnht(Sgnht { batch_size, .. }) => Some(*batch_size),
         other => return Some(format!("{} has no kernel for a device", other.name())),
-    }
+    };
     let Some((network, loss)) = network else {
         return Some("the target has no network".to_owned());
     };
@@ -65,39 +69,26 @@ pub fn stays_on_cpu(
     {
         return Some(why);
     }
-    let fits = match spec.dtype {
-        Dtype::F32 => fits::<f32>(&spec.algo, network, loss, rows, memory),
-        Dtype::F64 => fits::<f64>(&spec.algo, network, loss, rows, memory),
-    };
-    match fits {
-        Ok(true) => None,
-        Ok(false) => {
-            Some("the weights do not fit into shared memory beside the activations of a minibatch".to_owned())
-        }
-        Err(e) => Some(e.to_string()),
+    // The kernels count rows as C's int.
+    if let Some(rows) = [Some(rows), batch].into_iter().flatten().find(|&rows| i32::try_from(rows).is_err()) {
+        return Some(format!("{rows} rows are more than the kernels count"));
     }
+    let fits = match spec.dtype {
+        Dtype::F32 => fits::<f32>(network, loss, (rows, batch), memory),
+        Dtype::F64 => fits::<f64>(network, loss, (rows, batch), memory),
+    };
+    fits.err().map(|e| e.to_string())
 }
 
-/// Whether the network fits; for a sampler on minibatches, its weights beside a minibatch's activations, as the kernel
-/// of many steps needs it.
+/// Whether the network fits the kernels, with all rows and with a minibatch.
 fn fits<T: Real>(
-    algo: &Algo,
     network: &Network,
     loss: &Loss,
-    rows: usize,
+    (rows, batch): (usize, Option<usize>),
     memory: SharedMemory,
-) -> Result<bool, PlanError> {
+) -> Result<(), PlanError> {
     NetworkPlan::new::<T>(network, loss, rows, memory)?;
-    // The kernels count rows as C's int.
-    let counted = |rows: usize| i32::try_from(rows).is_ok();
-    Ok(counted(rows)
-        && match *algo {
-            Algo::Sgld(Sgld { batch_size, .. }) => {
-                let plan = NetworkPlan::for_batch::<T>(network, loss, batch_size, memory)?;
-                counted(batch_size) && plan.weights_are_shared()
-            }
-            _ => true,
-        })
+    batch.map_or(Ok(()), |batch| NetworkPlan::for_batch::<T>(network, loss, batch, memory).map(|_| ()))
 }
 
 /// What a place of a run's random numbers is named by: the stream's id, and whose chains.
@@ -151,7 +142,19 @@ pub fn run_chains<T: Element + Number>(
     let setting = Setting { target, l0, stream };
     let role = stream.role;
     let outcomes = match &spec.algo {
-        Algo::Sgld(spec) => drive::drive(place, &sgld::Method::new(spec, adapted, setting), chains, desk),
+        Algo::Sgld(spec) => {
+            let sampler = sgld::Langevin::new(spec, adapted, role);
+            drive::drive(place, &minibatch::Method::new(sampler, setting), chains, desk)
+        }
+        Algo::Sghmc(spec) => {
+            let sampler = momentum::Friction::new(spec, adapted, role);
+            drive::drive(place, &minibatch::Method::new(sampler, setting), chains, desk)
+        }
+        Algo::Sgnht(spec) => {
+            let slope = slope_at_centre(place, target)?;
+            let sampler = momentum::Thermostat::new(spec, adapted, role, target.nbeta, &slope);
+            drive::drive(place, &minibatch::Method::new(sampler, setting), chains, desk)
+        }
         Algo::Hmc(spec) => {
             let sampler = hamiltonian::Hamiltonian::hmc(spec, adapted, role);
             drive::drive(place, &rounds::Method::new(sampler, setting), chains, desk)
@@ -180,4 +183,15 @@ fn loss_at_centre<T: Element + Number>(
     let there = DeviceNetwork::new(place, target.network, target.data, target.loss, 1)?;
     let loss = there.loss(&Buffer::of(place, target.centre)?, 1)?[0];
     if loss.is_finite() { Ok(loss) } else { Err(SamplerError::Centre { loss }) }
+}
+
+/// ∇L_n(w*) in the device's own arithmetic.
+fn slope_at_centre<T: Element + Number>(
+    place: &dyn Place,
+    target: &DeviceTarget<'_, T>,
+) -> Result<Vec<T>, SamplerError> {
+    let there = DeviceNetwork::new(place, target.network, target.data, target.loss, 1)?.with_gradients()?;
+    let mut slope = Buffer::zeros(place, target.centre.len())?;
+    there.loss_grad(&Buffer::of(place, target.centre)?, 1, &mut slope)?;
+    Ok(slope.front(target.centre.len())?)
 }
