@@ -74,7 +74,7 @@ def sweep(program, root, name, samplers, core=None):
 OURS = """\
   - { name: hmc, overrides: { draws: 40 } }
   - { name: mclmc, overrides: { draws: 24 } }
-  - { name: sgld, overrides: { steps: 40000 } }
+  - { name: sgld, overrides: { steps: 40000, warmup: 4000 } }
 """
 
 
