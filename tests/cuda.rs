@@ -103,10 +103,11 @@ fn losses_and_gradients_agree_with_the_cpu() {
     agrees::<f32>(&gpu, 1e-5);
 }
 
-/// λ̂ and its error of SGLD on the network, by its manifest's `device`.
-fn sgld_on(root: &Path, device: Option<&str>) -> (f64, f64) {
+/// λ̂ and its error of a sampler on the network, by its manifest's `device`.
+fn lambda_of(sampler: &str, root: &Path, device: Option<&str>) -> (f64, f64) {
     let files = support::deterministic_files(root);
-    let dirs = files.keys().filter(|file| file.contains("run_sgld_") && file.ends_with("analysis.json"));
+    let run = format!("run_{sampler}_");
+    let dirs = files.keys().filter(|file| file.contains(&run) && file.ends_with("analysis.json"));
     let read = |path: PathBuf| -> serde_json::Value {
         serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
     };
@@ -127,11 +128,11 @@ fn sgld_on(root: &Path, device: Option<&str>) -> (f64, f64) {
 fn a_sweep_on_a_device_has_its_own_bits_again_and_the_lambda_of_the_cpu() {
     let Some(gpu) = device() else { return };
     let experiment = support::repository("tests/data/sweep/tiny.yaml").display().to_string();
-    let long = "samplers.sgld.overrides.steps=40000";
+    let long = ["samplers.sgld.overrides.steps=40000", "samplers.hmc.overrides.draws=2000"];
     let (root, again) =
         (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     for (root, device) in [(&root, "cuda"), (&again, "cuda"), (&root, "cpu")] {
-        let args = [&experiment, "--local", "--device", device, "--set", long];
+        let args = [&experiment, "--local", "--device", device, "--set", long[0], "--set", long[1]];
         let ran = support::lambda_hat(root.path(), &args);
         assert_eq!(ran.code, 0, "{}", ran.err);
         assert_eq!(ran.err.contains(&gpu.info().name), device == "cuda", "{}", ran.err);
@@ -139,10 +140,12 @@ fn a_sweep_on_a_device_has_its_own_bits_again_and_the_lambda_of_the_cpu() {
     let files = support::deterministic_files(root.path());
     let others = support::deterministic_files(again.path());
     assert!(others.iter().all(|(file, hash)| files.get(file) == Some(hash)));
-    let ((there, there_mcse), (here, here_mcse)) =
-        (sgld_on(root.path(), Some("cuda")), sgld_on(root.path(), None));
-    println!("λ̂ {there} ± {there_mcse} on the device, {here} ± {here_mcse} on the CPU");
-    assert!((there - here).abs() < 4.0 * there_mcse.hypot(here_mcse));
+    for sampler in ["hmc", "sgld"] {
+        let of = |device| lambda_of(sampler, root.path(), device);
+        let ((there, there_mcse), (here, here_mcse)) = (of(Some("cuda")), of(None));
+        println!("{sampler}: λ̂ {there} ± {there_mcse} on the device, {here} ± {here_mcse} on the CPU");
+        assert!((there - here).abs() < 4.0 * there_mcse.hypot(here_mcse), "{sampler}");
+    }
 }
 
 #[test]

@@ -318,7 +318,7 @@ fn agrees<T: Wire + Element + Number>(program: &Path, tolerance: f64) {
         (HAMILTONIAN, course),
         // MALA: paths of one step, several to a draw.
         (HAMILTONIAN, Course { thin: 3, total: 9, burn_in: 3, steps: 1, ..course }),
-        // Some paths diverge, others do not.
+        // Much longer steps.
         (HAMILTONIAN, Course { step_size: 2.5, ..course }),
         (MICROCANONICAL, isokinetic),
         (MICROCANONICAL, Course { steps: 1, thin: 1, ..isokinetic }),
