@@ -85,7 +85,7 @@ bench-compare: bootstrap build venv-compare
 	cargo bench -j $(JOBS) --bench throughput --no-run
 	$(COMPARE) benches/compare/compare.py $$(ls -t target/release/deps/throughput-* | grep -v '\.d$$' | head -n 1) $(BIN) $(ROWS)
 
-# Time to a λ̂ within 5 % on base/base, beside the same: about a quarter of an hour.
+# Time to a λ̂ within 5 % on base/base, beside the same: as MCLMC adapts now, more than half an hour.
 bench-five-percent: bootstrap build venv-compare
 	$(COMPARE) benches/compare/five_percent.py $(BIN)
 
