@@ -302,6 +302,40 @@ fn unadjusted_mclmc_is_near_the_truth_in_many_dimensions() {
     });
 }
 
+/// A few stiff modes among many soft ones: what the energy errors of all say little about.
+#[test]
+fn adaptation_of_mclmc_keeps_stiff_modes_in_bounds() {
+    let cases: Vec<(usize, f64, f64)> =
+        [(2, 100.0, 5e-5), (2, 1e4, 5e-5), (1, 1e6, 5e-5), (4, 100.0, 5e-2), (1, 1e4, 5e-1)].into();
+    all(&cases, |&(stiff, condition, wanted)| {
+        let d = 200;
+        let h: Vec<f64> = (0..d).map(|i| if i < stiff { 1.0 } else { 1.0 / condition }).collect();
+        let (nbeta, gamma) = (1e6, 1.0);
+        let (potential, centre) = (quadratic(&h), vec![0.0; d]);
+        let posterior =
+            Posterior::new(potential.as_ref(), &centre, nbeta, gamma).map_err(|e| e.to_string())?;
+        let draws = 4000;
+        let mclmc = Mclmc { thin: Some(1), desired_energy_var: wanted, ..specs::mclmc(draws, Some(false)) };
+        let spec = four_chains(Algo::Mclmc(mclmc));
+        let adapted =
+            warmup(&spec, &posterior, seed(12), &mut Desk::unwatched()).map_err(|e| e.to_string())?;
+        let of = format!("{stiff} stiff of condition {condition}, wanted {wanted}");
+        let bound = adapted.bias_bound.unwrap_or(f64::NAN);
+        if bound.is_nan() || bound > 0.1 {
+            return Err(format!("{of}: a mode is off by {bound}"));
+        }
+        let run = run_chain(&spec, &posterior, &adapted, seed(12), 0, Role::Main, &mut Desk::unwatched());
+        let values = run.map_err(|e| e.to_string())?.trace.values;
+        let squares: Vec<f64> = values[3].iter().map(|e| e * e / (d as f64 * wanted)).collect();
+        let (mean, error) = (stats::mean(&squares), stats::mcse_mean(&[&squares]));
+        if mean <= 2.0 + 4.0 * error {
+            Ok(())
+        } else {
+            Err(format!("{of}: energy errors of {mean} ± {error} times the wanted variance"))
+        }
+    });
+}
+
 /// One mode: llc is ½nβh·w², so that its mean tells the stationary variance.
 #[test]
 fn sgld_has_the_stationary_variance_of_minibatch_noise() {

@@ -62,11 +62,11 @@ impl Algo {
             Algo::Hmc(_)
             | Algo::Nuts(_)
             | Algo::Mala(_)
-            | Algo::Mclmc(_)
             | Algo::Sgld(_)
             | Algo::Sghmc(_)
             | Algo::Sgnht(_)
             | Algo::Vi(_) => 2,
+            Algo::Mclmc(_) => 3,
         }
     }
 
