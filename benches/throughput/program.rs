@@ -28,6 +28,8 @@ targets: [{ model: base, data: base, teacher: _null, seed: 43, overrides: { trai
 samplers:
   - { name: sgld, seed: SEED, overrides: { chains: 8, steps: STEPS, warmup: 100, eval_every: 100, precond: rmsprop, step_size: 1e-6 } }
 ";
+/// Steps a chain of a round: seconds of work, beside which start-up and the last writes are little.
+const LONG: u32 = 8000;
 /// Rounds that the gain of a second slot is the median of; odd.
 const ROUNDS: usize = 7;
 
@@ -83,8 +85,8 @@ pub fn slots() -> Result<(), String> {
     sweep("2", 200)?;
     let (mut ours, mut registers) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (one_thread, one) = (spins(1), sweep("1", 1600)?);
-        let (two_threads, two) = (spins(2), sweep("2", 1600)?);
+        let (one_thread, one) = (spins(1), sweep("1", LONG)?);
+        let (two_threads, two) = (spins(2), sweep("2", LONG)?);
         ours.push(one / two);
         registers.push(two_threads / one_thread);
     }

@@ -47,7 +47,9 @@ mod sign;
 mod tree;
 mod verify;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 pub use atomic::Appender;
@@ -75,6 +77,9 @@ pub use verify::{Unreadable, VerifyReport};
 pub struct Store {
     root: PathBuf,
     lock: lock::RootLock,
+    /// Ids of the refs of a kind, once they were listed, with those written since: so that names of
+    /// directories can be told apart without a listing for each.
+    known: Mutex<BTreeMap<String, BTreeSet<Hash>>>,
     /// Temporary files that were removed when it was opened.
     swept: usize,
 }
@@ -104,7 +109,7 @@ impl Store {
     fn take(root: &Path, alone: bool) -> Result<Self, StoreError> {
         let root = Self::prepare(root)?;
         let lock = lock::RootLock::take(&root, alone, SystemTime::now())?;
-        Ok(Self { root, lock, swept: 0 })
+        Ok(Self { root, lock, known: Mutex::default(), swept: 0 })
     }
 
     fn prepare(root: &Path) -> Result<PathBuf, StoreError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -111,12 +112,16 @@ impl Store {
             .map_err(|e| StoreError::io("write", &path)(std::io::Error::other(e)))?;
         let rest = format!("\",\n\"format\":{FORMAT},\n\"ref\":{body}}}\n");
         let text = format!("{HEAD}{}{rest}", Hash::of(rest.as_bytes()));
-        write_bytes(&path, 0o644, text.as_bytes())
+        self.write_ref_bytes(&unit.kind, &unit.id, text.as_bytes())
     }
 
     /// Puts the bytes of a ref's file, which [`understand`] has passed, where they belong.
     pub(super) fn write_ref_bytes(&self, kind: &str, id: &Hash, bytes: &[u8]) -> Result<(), StoreError> {
-        write_bytes(&self.ref_path(kind, id), 0o644, bytes)
+        write_bytes(&self.ref_path(kind, id), 0o644, bytes)?;
+        if let Some(ids) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get_mut(kind) {
+            ids.insert(*id);
+        }
+        Ok(())
     }
 
     /// A unit's ref, if there is one. A ref that was damaged counts as none: it is moved to
@@ -151,6 +156,7 @@ impl Store {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(StoreError::io("remove", &path)(e)),
         }
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(kind);
         path.parent().map_or(Ok(()), sync_dir)?;
         Ok(true)
     }

@@ -1,9 +1,11 @@
 //! The tree for people: names of directories and files, and the copies in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use super::atomic::{Appender, write_bytes, write_file, write_volatile};
 use super::{Hash, ObjectState, RUN, Store, StoreError, TARGET, check_name, check_relative};
@@ -24,8 +26,7 @@ impl Store {
         match self.recorded_dir(TARGET, id)? {
             Some(dir) => Ok(dir),
             None => {
-                let digits = self.digits(TARGET, id, TARGET_DIGITS)?;
-                Ok(Path::new("runs/targets").join(format!("tgt_{}", id.short(digits))))
+                self.free_dir((TARGET, id), TARGET_DIGITS, |short| format!("runs/targets/tgt_{short}").into())
             }
         }
     }
@@ -37,8 +38,8 @@ impl Store {
         match self.recorded_dir(RUN, run)? {
             Some(dir) => Ok(dir),
             None => {
-                let digits = self.digits(RUN, run, RUN_DIGITS)?;
-                Ok(self.target_dir(target)?.join(format!("run_{sampler}_{}", run.short(digits))))
+                let target = self.target_dir(target)?;
+                self.free_dir((RUN, run), RUN_DIGITS, |short| target.join(format!("run_{sampler}_{short}")))
             }
         }
     }
@@ -47,12 +48,27 @@ impl Store {
         Ok(self.read_ref(kind, id)?.and_then(|unit| unit.dir))
     }
 
-    /// Digits that tell `id` from all other recorded ids of its kind, at least `least`. Names that
-    /// others have already are shorter or differ within these digits, so the new name is free.
-    fn digits(&self, kind: &str, id: &Hash, least: usize) -> Result<usize, StoreError> {
-        let others = self.ref_ids(kind)?;
-        let shared = others.iter().filter(|other| *other != id).map(|other| other.common_digits(id));
-        Ok(shared.max().map_or(least, |shared| least.max(shared + 1)))
+    /// A directory's name with as many digits, at least `least`, as tell its unit from all others of its
+    /// kind that are recorded. Names that others have already are shorter or differ within these digits,
+    /// so the new name is free.
+    fn free_dir(
+        &self,
+        (kind, id): (&str, &Hash),
+        least: usize,
+        named: impl Fn(&str) -> PathBuf,
+    ) -> Result<PathBuf, StoreError> {
+        let dir = |others: &BTreeSet<Hash>| named(&id.short(least.max(digits_apart(others, id))));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dir) = known.get(kind).map(&dir)
+            && !self.at(&dir).exists()
+        {
+            return Ok(dir);
+        }
+        // What is there may be another process's, and recorded since the last listing.
+        let listed = self.ref_ids(kind)?.into_iter().collect();
+        let dir = dir(&listed);
+        known.insert(kind.to_owned(), listed);
+        Ok(dir)
     }
 
     /// Makes the directory `dir` hold copies of `files` (name → object; `/` in a name separates
@@ -121,6 +137,13 @@ impl Store {
     pub fn append_line(&self, path: &Path, line: &str) -> Result<(), StoreError> {
         self.appender(path)?.append(line)
     }
+}
+
+/// Digits that tell `id` from all of `others`: one more than it shares with either neighbour.
+fn digits_apart(others: &BTreeSet<Hash>, id: &Hash) -> usize {
+    let before = others.range(..id).next_back();
+    let after = others.range((Bound::Excluded(id), Bound::Unbounded)).next();
+    before.into_iter().chain(after).map(|other| other.common_digits(id) + 1).max().unwrap_or(0)
 }
 
 /// Puts `bytes` at `name` below `dir`, whole or not at all: for what is added to a tree of runs that may
@@ -233,6 +256,36 @@ mod tests {
         assert_eq!(results_path("dev.h5").unwrap(), Path::new("results/dev.h5"));
         assert_eq!(experiment_manifest("dev").unwrap(), Path::new("results/dev.manifest.json"));
         assert!(results_path("../dev.h5").is_err());
+    }
+
+    #[test]
+    fn names_of_another_process_are_not_taken() {
+        let (root, store) = store();
+        let other = Store::open(root.path()).unwrap();
+        // What this one has listed, and what it writes itself.
+        for (last, dir) in [(1, "tgt_abcdef010203"), (2, "tgt_abcdef0102030002")] {
+            let id = id(&[0xab, 0xcd, 0xef, 1, 2, 3, 0, last]);
+            let free = store.target_dir(&id).unwrap();
+            assert_eq!(free, Path::new("runs/targets").join(dir));
+            record(&store, TARGET, id, &free);
+        }
+        // What the other one has recorded and laid out meanwhile.
+        let theirs = id(&[0x77; 9]);
+        let taken = other.target_dir(&theirs).unwrap();
+        record(&other, TARGET, theirs, &taken);
+        fs::create_dir_all(root.path().join(&taken)).unwrap();
+        let free = store.target_dir(&id(&[0x77; 8])).unwrap();
+        assert_eq!(
+            (free, taken),
+            ("runs/targets/tgt_77777777777777770".into(), "runs/targets/tgt_777777777777".into())
+        );
+        // What is removed gives its name back.
+        let id = id(&[0xab, 0xcd, 0xef, 1, 2, 3, 0, 3]);
+        assert_eq!(store.target_dir(&id).unwrap(), Path::new("runs/targets/tgt_abcdef0102030003"));
+        for last in [1, 2] {
+            store.remove_ref(TARGET, &super::tests::id(&[0xab, 0xcd, 0xef, 1, 2, 3, 0, last])).unwrap();
+        }
+        assert_eq!(store.target_dir(&id).unwrap(), Path::new("runs/targets/tgt_abcdef010203"));
     }
 
     #[test]

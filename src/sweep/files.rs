@@ -313,7 +313,10 @@ pub fn lay_out_run(
     target: &PlannedTarget,
     record: &Ref,
 ) -> Result<(), SweepError> {
-    let dir = run_dir(store, run, target)?;
+    let dir = match &record.dir {
+        Some(dir) => dir.clone(),
+        None => run_dir(store, run, target)?,
+    };
     store.materialise(&dir, &laid_out(record))?;
     let names = (json!(target.id), target.label.as_str(), run.sampler.algo.name());
     let manifest = manifest(record, names, target.spec.dtype, run.sampler.dtype);
